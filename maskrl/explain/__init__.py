@@ -1,0 +1,1 @@
+"""Drawing recordings: pictures, videos and the episode explorer."""

@@ -1,0 +1,167 @@
+"""One game, frame by frame, with the agent's reasons: the file format, its reader and its writer.
+
+A recording is a compressed NumPy archive (`.npz`): one entry per array field of `Recording`, and
+one, `header`, a JSON text with the other fields and the format's version. Reading it needs NumPy
+alone. T is the number of agent steps of the game (one frame each), A the number of actions; what
+stands in row t belongs to the moment at which the agent sees `frames[t]` and chooses `action[t]`.
+"""
+
+import dataclasses
+import json
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+from maskrl.errors import UserError
+
+VERSION = 1
+MASK_CELLS = 10  # the masks are 10 x 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recording:
+    """A whole game. Masks that the agent lacks are None."""
+
+    game: str  # "SpaceInvaders"
+    agent: str  # where the agent came from, for titles
+    mask: str  # the agent's variant: both, policy, value or none
+    mode: str  # normal, inverse or random
+    branch: str  # the branch whose mask the mode inverted: policy, value or both
+    seed: int
+    agent_steps: int  # what the agent was trained for; 0 if unknown
+    action_names: tuple[str, ...]  # [A], of the console: "NOOP", "UPRIGHTFIRE", ...
+    view: tuple[int, int]  # rows [top, bottom) of the frame that the network sees, all columns
+
+    frames: np.ndarray  # uint8 [T, 210, 160, 3], RGB
+    logits: np.ndarray  # float32 [T, A]
+    action: np.ndarray  # int32 [T], index into action_names
+    value: np.ndarray  # float32 [T], the critic's V
+    reward: np.ndarray  # float32 [T], unclipped, what action[t] brought
+    lives: np.ndarray  # int32 [T], lives left at frames[t]
+    life_start: np.ndarray  # bool [T], first frame after a lost life, and frame 0
+    ram: np.ndarray  # uint8 [T, 128], the console's memory at frames[t]
+    policy_mask: np.ndarray | None = None  # float32 [T, 10, 10] in [0, 1], as it was applied
+    value_mask: np.ndarray | None = None  # float32 [T, 10, 10] in [0, 1], as it was applied
+    policy_mask_logits: np.ndarray | None = None  # float32 [T, 10, 10], before the sigmoid
+    value_mask_logits: np.ndarray | None = None  # float32 [T, 10, 10], before the sigmoid
+
+    def __len__(self) -> int:
+        """T, the number of frames."""
+        return len(self.frames)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float32 [T, A]: pi(a | s), the softmax of the logits."""
+        exp = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
+        return exp / exp.sum(axis=1, keepdims=True)
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """float32 [T]: the policy's entropy in nats."""
+        p = self.probabilities
+        return -np.sum(p * np.log(np.maximum(p, 1e-12)), axis=1)
+
+    @property
+    def score(self) -> np.ndarray:
+        """float32 [T]: the score that stands at frames[t], before action[t]."""
+        return np.concatenate([[0.0], np.cumsum(self.reward, dtype=np.float64)[:-1]]).astype(
+            np.float32
+        )
+
+    @property
+    def final_score(self) -> float:
+        """The game's score."""
+        return float(self.reward.sum(dtype=np.float64))
+
+    def masks(self) -> dict[str, np.ndarray]:
+        """The masks that there are: {"policy": [T, 10, 10], "value": [T, 10, 10]}."""
+        both = {"policy": self.policy_mask, "value": self.value_mask}
+        return {branch: mask for branch, mask in both.items() if mask is not None}
+
+
+_FIELDS = {field.name: field for field in dataclasses.fields(Recording)}
+_ARRAYS = {
+    "frames": (np.uint8, ("T", 210, 160, 3)),
+    "logits": (np.float32, ("T", "A")),
+    "action": (np.int32, ("T",)),
+    "value": (np.float32, ("T",)),
+    "reward": (np.float32, ("T",)),
+    "lives": (np.int32, ("T",)),
+    "life_start": (np.bool_, ("T",)),
+    "ram": (np.uint8, ("T", 128)),
+    "policy_mask": (np.float32, ("T", MASK_CELLS, MASK_CELLS)),
+    "value_mask": (np.float32, ("T", MASK_CELLS, MASK_CELLS)),
+    "policy_mask_logits": (np.float32, ("T", MASK_CELLS, MASK_CELLS)),
+    "value_mask_logits": (np.float32, ("T", MASK_CELLS, MASK_CELLS)),
+}
+_OPTIONAL = {"policy_mask", "value_mask", "policy_mask_logits", "value_mask_logits"}
+
+
+def write(recording: Recording, path: str | pathlib.Path) -> None:
+    """Writes the recording; a file of that name appears whole or not at all.
+
+    Raises:
+      UserError: the path cannot be written, or an array has the wrong type or shape.
+    """
+    path = pathlib.Path(path)
+    header = {"version": VERSION}
+    header |= {name: getattr(recording, name) for name in _FIELDS if name not in _ARRAYS}
+    arrays = {
+        name: array for name in _ARRAYS if (array := getattr(recording, name)) is not None
+    }
+    _check(header, arrays, path)
+    partial = path.with_name(path.name + ".part")
+    try:
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read(path: str | pathlib.Path) -> Recording:
+    """Reads and checks a recording.
+
+    Raises:
+      UserError: no such file, not a recording, another version, cut off, or without frames.
+    """
+    path = pathlib.Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            header = json.loads(str(archive["header"]))
+            if not isinstance(header, dict) or header.get("version") != VERSION:
+                raise UserError(
+                    f"{path} is a recording of another version, or none; this program reads "
+                    f"version {VERSION}: record it again"
+                )
+            arrays = {name: archive[name] for name in _ARRAYS if name in archive.files}
+    except FileNotFoundError as error:
+        raise UserError(f"there is no recording {path}") from error
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is not a whole recording (cut off, or another file)") from error
+    _check(header, arrays, path)
+    fields = {name: header[name] for name in _FIELDS if name in header}
+    fields["action_names"] = tuple(fields["action_names"])
+    fields["view"] = tuple(fields["view"])
+    return Recording(**fields, **arrays)
+
+
+def _check(header: dict, arrays: dict[str, np.ndarray], path: pathlib.Path) -> None:
+    """Raises UserError unless every field is there, of its type and shape."""
+    missing = [n for n in _FIELDS if n not in header and n not in arrays and n not in _OPTIONAL]
+    if missing:
+        raise UserError(f"{path} is not a whole recording: {', '.join(missing)} missing")
+    if not len(arrays["frames"]):
+        raise UserError(f"{path} has no frames")
+    sizes = {"T": len(arrays["frames"]), "A": len(header["action_names"])}
+    for name, array in arrays.items():
+        dtype, shape = _ARRAYS[name]
+        shape = tuple(sizes.get(size, size) for size in shape)
+        if array.dtype != dtype or array.shape != shape:
+            raise UserError(
+                f"{path}: {name} is {array.dtype}{list(array.shape)}, "
+                f"not {np.dtype(dtype)}{list(shape)}"
+            )

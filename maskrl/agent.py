@@ -1,0 +1,117 @@
+"""The agent: preprocessing and network together, for one step and for a whole unroll.
+
+`step` and `unroll` are the same computation: `step` sees one row, `unroll` T + 1 rows whose
+observations `step` has already made.
+"""
+
+import functools
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from maskrl import preprocess
+from maskrl.networks import (
+    CORE_CHANNELS,
+    MASK_CELLS,
+    Interventions,
+    Network,
+    NetworkOutput,
+)
+from maskrl.types import ActorState, Carry, Params, TimeStep, Trajectory
+
+KEEP = Interventions()
+
+
+class StepOutput(flax.struct.PyTreeNode):
+    """One step of B actors."""
+
+    action: chex.Array  # int32 [B]
+    observation: chex.Array  # float32 [B, 80, 80, 1], the network's input
+    network: NetworkOutput  # with T = 1
+
+
+@flax.struct.dataclass
+class Agent:
+    """A network and the part of the screen that it sees; the parameters are passed in."""
+
+    network: Network = flax.struct.field(pytree_node=False)
+    crop: preprocess.Crop = flax.struct.field(pytree_node=False)
+
+    def init_params(self, key: chex.PRNGKey) -> Params:
+        """Fresh parameters."""
+        observation = jnp.zeros((1, 1, preprocess.SIZE, preprocess.SIZE, 1))
+        init = jax.jit(functools.partial(self.network.init, interventions=KEEP))
+        return init(key, observation, init_carry(1), jnp.ones((1, 1), bool))["params"]
+
+    def init_state(self, actors: chex.Array) -> ActorState:
+        """The state of these actors, int32 [B], before their first step."""
+        batch = len(actors)
+        return ActorState(
+            carry=init_carry(batch),
+            normaliser=preprocess.init_normaliser(batch),
+            actor=jnp.asarray(actors, jnp.int32),
+            step=jnp.zeros(batch, jnp.int32),
+        )
+
+    def observe(self, state: ActorState, frame: chex.Array) -> tuple[ActorState, chex.Array]:
+        """Raw frames -> the network's input [B, 80, 80, 1]; the normaliser moves on."""
+        pixels = preprocess.resize(frame, self.crop)
+        normaliser, observation = preprocess.normalise(state.normaliser, pixels)
+        return state.replace(normaliser=normaliser), observation[..., None]
+
+    def apply(
+        self,
+        params: Params,
+        observation: chex.Array,
+        carry: Carry,
+        is_first: chex.Array,
+        interventions: Interventions = KEEP,
+    ) -> tuple[NetworkOutput, Carry]:
+        """The network on `[T, B, ...]`; see `maskrl.networks.Network`."""
+        return self.network.apply({"params": params}, observation, carry, is_first, interventions)
+
+    def step(
+        self,
+        params: Params,
+        state: ActorState,
+        timestep: TimeStep,
+        key: chex.PRNGKey,
+        *,
+        greedy: bool = False,
+        interventions: Interventions = KEEP,
+    ) -> tuple[ActorState, StepOutput]:
+        """Observes, and chooses an action: sampled from the policy, or its most probable one.
+
+        Args:
+          key: the run's; every actor folds its number and its step into it, so what is sampled
+            does not depend on how actors lie on devices, and no key is used twice.
+        """
+        state, observation = self.observe(state, timestep.frame)
+        output, carry = self.apply(
+            params, observation[None], state.carry, timestep.is_first[None], interventions
+        )
+        logits = output.logits[0]
+        if greedy:
+            action = jnp.argmax(logits, axis=-1)
+        else:
+            keys = jax.vmap(lambda a, s: jax.random.fold_in(jax.random.fold_in(key, a), s))(
+                state.actor, state.step
+            )
+            action = jax.vmap(jax.random.categorical)(keys, logits)
+        state = state.replace(carry=carry, step=state.step + 1)
+        return state, StepOutput(action.astype(jnp.int32), observation, output)
+
+    def unroll(self, params: Params, trajectory: Trajectory) -> NetworkOutput:
+        """The network over all T + 1 rows of a trajectory, from its initial carry."""
+        output, _ = self.apply(
+            params, trajectory.observation, trajectory.initial_carry, trajectory.is_first
+        )
+        return output
+
+
+def init_carry(batch_size: int) -> Carry:
+    """The state at the start of an episode."""
+    zeros = jnp.zeros((batch_size, MASK_CELLS, MASK_CELLS, CORE_CHANNELS))
+    return Carry(hidden=zeros, cell=zeros)

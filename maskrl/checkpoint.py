@@ -1,0 +1,174 @@
+"""Checkpoints of runs and agents (Orbax).
+
+A run's folder:
+
+    config.json   metrics.csv   events.out.tfevents.*
+    checkpoints/<agent steps>/   everything that going on needs; the newest two are kept
+    best/                        an agent folder: the best by evaluation
+
+An agent's folder is what `evaluate.py` takes: `agent.json` (`AgentInfo`) and `params/`.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from maskrl.errors import UserError
+from maskrl.types import Params
+
+CHECKPOINTS, BEST, CONFIG = "checkpoints", "best", "config.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AgentInfo:
+    """What an agent is, beside its parameters."""
+
+    game: str
+    num_actions: int
+    mask: str  # both, policy, value or none
+    core: str  # convlstm or none
+    frames: str  # what it sees: luminance or rgb
+    agent_steps: int  # that it was trained for; 0 if unknown
+    source: str  # where it comes from, for people
+    score: float | None = None  # mean of the evaluation that chose it
+
+
+class Checkpointer:
+    """A run's checkpoints: written in the background, each whole or not at all."""
+
+    def __init__(self, run: pathlib.Path):
+        self._manager = ocp.CheckpointManager(
+            (run / CHECKPOINTS).absolute(),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=2, create=True, enable_async_checkpointing=True
+            ),
+        )
+
+    def save(self, agent_steps: int, params: Params, training: Any, info: AgentInfo) -> None:
+        """Starts to save; `params` and `training` are trees of NumPy arrays."""
+        if agent_steps in self._manager.all_steps():
+            return
+        self._manager.save(
+            agent_steps,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardSave(params),
+                training=ocp.args.StandardSave(training),
+                info=ocp.args.JsonSave(dataclasses.asdict(info)),
+            ),
+        )
+
+    def restore(self, params: Params, training: Any) -> tuple[int, Params, Any]:
+        """(agent steps, parameters, training state) of the newest checkpoint.
+
+        Args:
+          params, training: trees of the shapes to expect.
+
+        Raises:
+          UserError: there is none, or it has other shapes.
+        """
+        step = self._newest()
+        saved = _restore(
+            self._manager,
+            step,
+            params=ocp.args.StandardRestore(params),
+            training=ocp.args.StandardRestore(training),
+        )
+        check_shapes(saved["params"], params, self._manager.directory)
+        return step, saved["params"], saved["training"]
+
+    def restore_agent(self, params: Params) -> tuple[Params, AgentInfo]:
+        """Only what acting needs of the newest checkpoint; errors as in `restore`."""
+        step = self._newest()
+        saved = _restore(self._manager, step, params=ocp.args.StandardRestore(params))
+        check_shapes(saved["params"], params, self._manager.directory)
+        return saved["params"], self.info()
+
+    def info(self) -> AgentInfo:
+        """What the newest checkpoint's agent is."""
+        saved = _restore(self._manager, self._newest(), info=ocp.args.JsonRestore())
+        return AgentInfo(**saved["info"])
+
+    def _newest(self) -> int:
+        step = self._manager.latest_step()
+        if step is None:
+            raise UserError(f"{self._manager.directory} holds no checkpoint: train longer")
+        return step
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _restore(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
+    try:
+        return manager.restore(step, args=ocp.args.Composite(**items))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        line = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"cannot restore {manager.directory}/{step} (damaged, or of another shape): {line[0]}"
+        ) from error
+
+
+def check_shapes(saved: Params, expected: Params, path: Any) -> None:
+    """Raises UserError unless both trees have the same names and shapes."""
+    found, wanted = _shapes(saved), _shapes(expected)
+    if found != wanted:
+        name = sorted(set(found.items()) ^ set(wanted.items()))[0][0]
+        raise UserError(
+            f"{path} holds an agent of another shape: {name} is {found.get(name, 'absent')}, "
+            f"not {wanted.get(name, 'absent')}"
+        )
+
+
+def _shapes(tree: Any, prefix: str = "") -> dict[str, tuple[int, ...]]:
+    if not isinstance(tree, dict):
+        return {prefix: tuple(np.shape(tree))}
+    return {k: v for n, t in tree.items() for k, v in _shapes(t, f"{prefix}/{n}").items()}
+
+
+def save_agent(folder: pathlib.Path, params: Params, info: AgentInfo) -> None:
+    """Writes an agent's folder; one that is there is replaced only once the new one is whole."""
+    folder = folder.absolute()
+    partial = folder.with_name(folder.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(partial / "params", params)
+    (partial / "agent.json").write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def read_agent_info(folder: pathlib.Path) -> AgentInfo:
+    """What the agent in this folder is.
+
+    Raises:
+      UserError: the folder holds no agent.
+    """
+    try:
+        return AgentInfo(**json.loads((folder / "agent.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{folder} is not an agent: {error}") from error
+
+
+def restore_agent(folder: pathlib.Path, params: Params) -> Params:
+    """The parameters in an agent's folder; `params` is a tree of the shapes to expect.
+
+    Raises:
+      UserError: damaged, or of another shape.
+    """
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            saved = checkpointer.restore((folder / "params").absolute(), params)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        line = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"cannot restore {folder} (damaged, or of another shape): {line[0]}"
+        ) from error
+    check_shapes(saved, params, folder)
+    return saved

@@ -1,0 +1,37 @@
+"""The command line: flags made from a dataclass's fields, errors as one line."""
+
+import argparse
+import dataclasses
+from typing import Any
+
+from maskrl.config import Config
+from maskrl.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that raises `UserError` instead of printing its usage."""
+
+    def __init__(self, prog: str, description: str | None = None, **kwargs: Any):
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **kwargs,
+        )
+
+    def error(self, message: str) -> None:
+        raise UserError(f"{message} (see --help)")
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag per field of `Config`; a flag that is not given does not appear in the result."""
+    for field in dataclasses.fields(Config):
+        parser.add_argument(
+            "--" + field.name.replace("_", "-"),
+            type=field.type,
+            choices=field.metadata["choices"],
+            default=argparse.SUPPRESS,
+            metavar=None if field.metadata["choices"] else field.type.__name__.upper(),
+            help=f"{field.metadata['help']} [{field.default}]".replace("%", "%%"),
+        )

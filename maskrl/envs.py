@@ -1,0 +1,154 @@
+"""EnvPool's Atari games -> `TimeStep`s. The only module that imports envpool."""
+
+import difflib
+import os
+import re
+from typing import NamedTuple
+
+import envpool
+import numpy as np
+from envpool.atari.registration import atari_game_list
+
+from maskrl.errors import UserError
+from maskrl.types import TimeStep
+
+_ACTIONS = (
+    "NOOP FIRE UP RIGHT LEFT DOWN UPRIGHT UPLEFT DOWNRIGHT DOWNLEFT UPFIRE RIGHTFIRE LEFTFIRE "
+    "DOWNFIRE UPRIGHTFIRE UPLEFTFIRE DOWNRIGHTFIRE DOWNLEFTFIRE"
+).split()
+# The minimal action sets of the paper's games (Fishing Derby and Seaquest use all 18).
+_MINIMAL_ACTIONS = {
+    "BeamRider": "NOOP FIRE UP RIGHT LEFT UPRIGHT UPLEFT RIGHTFIRE LEFTFIRE".split(),
+    "Breakout": "NOOP FIRE RIGHT LEFT".split(),
+    "MsPacman": "NOOP UP RIGHT LEFT DOWN UPRIGHT UPLEFT DOWNRIGHT DOWNLEFT".split(),
+    "SpaceInvaders": "NOOP FIRE RIGHT LEFT RIGHTFIRE LEFTFIRE".split(),
+}
+
+
+def _plain(name: str) -> str:
+    """`SpaceInvadersNoFrameskip-v4`, `SpaceInvaders-v5`, `space_invaders` -> `spaceinvaders`."""
+    name = re.sub(r"(NoFrameskip|Deterministic)?-v\d+$", "", name.strip())
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def game_name(name: str) -> str:
+    """The game as EnvPool spells it, without its version: `space_invaders` -> `SpaceInvaders`.
+
+    Raises:
+      UserError: no such game; the message names the nearest ones.
+    """
+    games = {_plain(rom): "".join(w.capitalize() for w in rom.split("_")) for rom in atari_game_list}
+    plain = _plain(name)
+    if plain in games:
+        return games[plain]
+    near = difflib.get_close_matches(plain, games, n=3, cutoff=0.5)
+    near += [key for key in games if plain and plain in key and key not in near][:3]
+    hint = f"did you mean {' or '.join(games[n] for n in near)}?" if near else "e.g. Breakout"
+    raise UserError(f"there is no game {name!r}: {hint}")
+
+
+def action_names(game: str, num_actions: int) -> tuple[str, ...]:
+    """The console's names of the agent's actions (`ACTION_3` where they are not known)."""
+    if num_actions == len(_ACTIONS):
+        return tuple(_ACTIONS)
+    names = _MINIMAL_ACTIONS.get(game, [])
+    return tuple(names) if len(names) == num_actions else tuple(
+        f"ACTION_{n}" for n in range(num_actions)
+    )
+
+
+class Row(NamedTuple):
+    """What came back from B environments, NumPy `[B, ...]`."""
+
+    timestep: TimeStep
+    done: np.ndarray  # bool: the last row of an episode; the next action is ignored
+    game_over: np.ndarray  # bool: the last row of a game (all lives lost, or cut off)
+    lives: np.ndarray  # int32
+    ram: np.ndarray  # uint8 [B, 128], the console's memory
+
+
+class Environments:
+    """B copies of a game, stepped by EnvPool's threads in the background.
+
+    Loss of a life ends an episode (`discount` 0), not the game. At the step limit the last row has
+    discount 1: its value bootstraps. The row after a last row is the first of the next episode,
+    whatever the action (EnvPool 1.2: it comes with reward 0); `Row.timestep.is_first` marks it.
+
+    Args:
+      game: as `game_name` gives it.
+      num_envs: B.
+      seed: of no-op starts; environment i takes seed + i.
+      rgb: frames [B, 3, 210, 160] instead of luminance [B, 210, 160].
+      max_episode_steps: agent steps after which a game is cut off.
+      threads: that step the environments; by default one per core, at most B.
+    """
+
+    def __init__(
+        self,
+        game: str,
+        num_envs: int,
+        seed: int,
+        *,
+        rgb: bool = False,
+        max_episode_steps: int = 10_000,
+        threads: int | None = None,
+    ):
+        self._pool = envpool.make(
+            f"{game}-v5",
+            env_type="gymnasium",
+            num_envs=num_envs,
+            num_threads=threads or min(num_envs, os.cpu_count() or 1),
+            seed=seed,
+            stack_num=1,
+            img_height=210,
+            img_width=160,
+            use_inter_area_resize=False,
+            gray_scale=not rgb,
+            episodic_life=True,
+            max_episode_steps=max_episode_steps,
+        )
+        self._rgb = rgb
+        self._done = np.zeros(num_envs, bool)
+        self.num_envs = num_envs
+        self.num_actions = int(self._pool.action_space.n)
+
+    def reset(self) -> Row:
+        """New games everywhere; every row is a first."""
+        frame, info = self._pool.reset()
+        self._done[:] = False
+        flags = np.zeros(self.num_envs, bool)
+        timestep = TimeStep(
+            frame=self._frame(frame),
+            reward=np.zeros(self.num_envs, np.float32),
+            discount=np.ones(self.num_envs, np.float32),
+            is_first=~flags,
+        )
+        return Row(timestep, flags, flags, info["lives"], info["ram"])
+
+    def send(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
+        """Starts a step of all environments, or of those in `ids`; does not wait for it."""
+        ids = np.arange(self.num_envs) if ids is None else ids
+        self._pool.send(np.asarray(action, np.int32), np.asarray(ids, np.int32))
+
+    def recv(self) -> Row:
+        """Waits for the step that was sent; rows in the order of its ids."""
+        frame, _, terminated, truncated, info = self._pool.recv()
+        ids = info["env_id"]
+        is_first = self._done[ids]
+        done = terminated | truncated
+        self._done[ids] = done
+        timestep = TimeStep(
+            frame=self._frame(frame),
+            reward=info["reward"],
+            discount=1.0 - terminated.astype(np.float32),
+            is_first=is_first,
+        )
+        game_over = info["terminated"].astype(bool) | truncated
+        return Row(timestep, done, game_over, info["lives"], info["ram"])
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.close()
+
+    def _frame(self, frame: np.ndarray) -> np.ndarray:
+        return frame if self._rgb else frame[:, 0]

@@ -1,0 +1,74 @@
+"""Where a run's numbers go: the progress line, `metrics.csv`, TensorBoard."""
+
+import csv
+import pathlib
+from collections.abc import Mapping
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+COLUMNS = (
+    "agent_steps",
+    "updates",
+    "seconds",  # of training: evaluation and saving are not counted
+    "steps_per_second",  # of the interval since the row before
+    "games",  # finished since the run began
+    "score_mean",  # of the last 100 games, sampled actions; empty before the first
+    "score_max",
+    "staleness_mean",  # updates between a gradient's parameters and the ones it moved
+    "staleness_max",
+    "loss",
+    "policy_loss",
+    "value_loss",
+    "entropy",
+    "gradient_norm",
+    "eval_score_mean",  # greedy; empty where there was no evaluation
+)
+
+
+class Logger:
+    """A run's log. On resume the rows after `agent_steps` are dropped: they will come again.
+
+    Args:
+      folder: the run's.
+      start, target: agent steps, for the progress line.
+    """
+
+    def __init__(self, folder: pathlib.Path, start: int, target: int):
+        path = folder / "metrics.csv"
+        kept: list[dict[str, str]] = []
+        if path.exists():
+            with open(path, newline="") as file:
+                kept = [row for row in csv.DictReader(file) if int(row["agent_steps"]) <= start]
+        self._file = open(path, "w", newline="")  # noqa: SIM115, closed in `close`
+        self._csv = csv.DictWriter(self._file, COLUMNS)
+        self._csv.writeheader()
+        self._csv.writerows(kept)
+        self._file.flush()
+        self._events = SummaryWriter(str(folder), purge_step=start if kept else None)
+        self._progress = tqdm(
+            total=target, initial=start, unit=" steps", unit_scale=True, dynamic_ncols=True
+        )
+
+    def progress(self, agent_steps: int, **shown: str) -> None:
+        """Moves the progress line."""
+        self._progress.set_postfix(shown, refresh=False)
+        self._progress.update(agent_steps - self._progress.n)
+
+    def say(self, text: str) -> None:
+        """Prints a line above the progress line."""
+        self._progress.write(text)
+
+    def row(self, values: Mapping[str, float]) -> None:
+        """Writes a row of `COLUMNS`; what is absent stays empty."""
+        self._csv.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in values.items()})
+        self._file.flush()
+        for name, value in values.items():
+            if name != "agent_steps":
+                self._events.add_scalar(name, value, values["agent_steps"])
+
+    def close(self) -> None:
+        """Flushes everything."""
+        self._progress.close()
+        self._events.close()
+        self._file.close()

@@ -1,0 +1,262 @@
+"""The network of Mask-Attention A3C: torso, ConvLSTM core, mask-attention, heads (Flax Linen, NHWC).
+
+One module serves acting (T = 1), learning and explaining; it returns everything by name. The source
+of sizes and initialisation is section 2 of the paper (*Visual Explanation using Attention Mechanism
+in Actor-Critic-based Deep Reinforcement Learning*) and its published weights.
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+import chex
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from maskrl.types import Carry
+
+Branch = Literal["policy", "value"]
+CORE_CHANNELS = 64
+MASK_CELLS = 10
+
+
+class Interventions(flax.struct.PyTreeNode):
+    """What is done to each branch's mask M before it multiplies the features.
+
+    `keep` leaves it, `invert` takes 1 - M, `ones` takes all ones (no mask), `given` takes the map
+    in `policy_map` / `value_map`, float32, broadcastable to [T, B, 10, 10].
+    """
+
+    policy: str = flax.struct.field(pytree_node=False, default="keep")
+    value: str = flax.struct.field(pytree_node=False, default="keep")
+    policy_map: chex.Array | None = None
+    value_map: chex.Array | None = None
+
+
+class NetworkOutput(flax.struct.PyTreeNode):
+    """Everything the network computes, `[T, B, ...]`. Absent masks are None."""
+
+    logits: chex.Array  # [T, B, A]
+    value: chex.Array  # [T, B]
+    policy_mask: chex.Array | None  # [T, B, 10, 10], as applied (after the intervention)
+    value_mask: chex.Array | None
+    policy_mask_logits: chex.Array | None  # [T, B, 10, 10], before the sigmoid
+    value_mask_logits: chex.Array | None
+    policy_features: chex.Array  # [T, B, 10, 10, 32], before the mask
+    value_features: chex.Array
+    torso: chex.Array  # [T, B, 10, 10, 64]
+    hidden: chex.Array  # [T, B, 10, 10, 64], the core's output
+
+
+def glorot_uniform_conv(gain: float) -> jax.nn.initializers.Initializer:
+    """Uniform Glorot over the receptive field, times `gain`; the original's convolutions."""
+    return nn.initializers.variance_scaling(gain**2, "fan_avg", "uniform")
+
+
+def uniform_bias(fan_in: int) -> jax.nn.initializers.Initializer:
+    """Uniform within 1 / sqrt(fan_in): PyTorch's default, which the original keeps."""
+
+    def init(key: chex.PRNGKey, shape: tuple[int, ...], dtype=jnp.float32) -> chex.Array:
+        bound = 1 / math.sqrt(fan_in)
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def normalised_rows(length: float) -> jax.nn.initializers.Initializer:
+    """Dense kernel [in, out] of normal numbers whose every output's weights have this length."""
+
+    def init(key: chex.PRNGKey, shape: tuple[int, ...], dtype=jnp.float32) -> chex.Array:
+        kernel = jax.random.normal(key, shape, dtype)
+        return length * kernel / jnp.linalg.norm(kernel, axis=0, keepdims=True)
+
+    return init
+
+
+def conv_same(x: chex.Array, kernel: chex.Array) -> chex.Array:
+    """Stride 1, zero padding to the same size: [N, H, W, I] with [k, k, I, O] -> [N, H, W, O]."""
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+class Conv(nn.Module):
+    """A convolution's parameters, `kernel` [k, k, in, out] and `bias` [out]; the caller applies."""
+
+    size: int
+    inputs: int
+    outputs: int
+    gain: float = math.sqrt(2)
+
+    def setup(self):
+        shape = (self.size, self.size, self.inputs, self.outputs)
+        self.kernel = self.param("kernel", glorot_uniform_conv(self.gain), shape)
+        self.bias = self.param("bias", uniform_bias(self.size**2 * self.inputs), (self.outputs,))
+
+    def __call__(self, x: chex.Array) -> chex.Array:
+        return conv_same(x, self.kernel) + self.bias
+
+
+def max_pool(x: chex.Array) -> chex.Array:
+    """2 x 2 maximum, stride 2: [N, H, W, C] -> [N, H / 2, W / 2, C]."""
+    return nn.max_pool(x, (2, 2), (2, 2))
+
+
+def reset(carry: Carry, is_first: chex.Array) -> Carry:
+    """Zeroes the state of those of the B actors whose episode starts."""
+    keep = 1.0 - is_first[:, None, None, None]
+    return Carry(hidden=carry.hidden * keep, cell=carry.cell * keep)
+
+
+def convlstm_unroll(
+    x_gates: chex.Array, kernel: chex.Array, carry: Carry, is_first: chex.Array
+) -> tuple[chex.Array, Carry]:
+    """The ConvLSTM's recurrence, without peepholes or a forget-gate offset.
+
+    Args:
+      x_gates: [T, B, 10, 10, 4 C]: what the input adds to the gates i, f, o, g, bias included.
+        It does not depend on the state, so all T are computed at once outside.
+      kernel: [3, 3, C, 4 C], the hidden state's part of the gate convolution.
+      carry: the state before row 0; reset where `is_first` [T, B] says so.
+
+    Returns:
+      The hidden states [T, B, 10, 10, C], and the carry after the last row.
+    """
+    hidden = []
+    for t in range(x_gates.shape[0]):  # a convolution's gradient inside lax.scan is slow on CPUs
+        carry = reset(carry, is_first[t])
+        gates = x_gates[t] + conv_same(carry.hidden, kernel)
+        i, f, o, g = jnp.split(gates, 4, axis=-1)
+        cell = jax.nn.sigmoid(f) * carry.cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+        carry = Carry(hidden=jax.nn.sigmoid(o) * jnp.tanh(cell), cell=cell)
+        hidden.append(carry.hidden)
+    return jnp.stack(hidden), carry
+
+
+class Network(nn.Module):
+    """Mask-Attention A3C and its ablations.
+
+    Attributes:
+      num_actions: A.
+      mask_policy, mask_value: whether the branch has a mask (the paper's four variants).
+      core: "convlstm", or "none" for a network without memory (the torso feeds the heads).
+    """
+
+    num_actions: int
+    mask_policy: bool = True
+    mask_value: bool = True
+    core: str = "convlstm"
+
+    def setup(self):
+        self.conv1 = Conv(5, 1, 32)
+        self.conv2 = Conv(3, 32, 32)
+        self.conv3 = Conv(3, 32, CORE_CHANNELS)
+        if self.core == "convlstm":
+            self.gates = Conv(3, 2 * CORE_CHANNELS, 4 * CORE_CHANNELS, gain=1.0)
+        self.policy = Head(self.num_actions, self.mask_policy, row_length=0.01)
+        self.value = Head(1, self.mask_value, row_length=1.0)
+
+    def __call__(
+        self,
+        observation: chex.Array,
+        carry: Carry,
+        is_first: chex.Array,
+        interventions: Interventions = Interventions(),  # noqa: B008, it is immutable
+    ) -> tuple[NetworkOutput, Carry]:
+        """Observations float32 [T, B, 80, 80, 1] -> output `[T, B, ...]`, carry after row T - 1.
+
+        Args:
+          carry: the state before row 0; reset wherever `is_first`, bool [T, B], says so.
+          interventions: what is done to the masks.
+        """
+        chex.assert_rank([observation, is_first], [5, 2])
+        steps, batch = is_first.shape
+
+        torso = self.torso(observation.reshape(steps * batch, *observation.shape[2:]))
+        if self.core == "convlstm":
+            from_x, from_h = jnp.split(self.gates.kernel, 2, axis=2)
+            x_gates = conv_same(torso, from_x) + self.gates.bias
+            x_gates = x_gates.reshape(steps, batch, *x_gates.shape[1:])
+            hidden, carry = convlstm_unroll(x_gates, from_h, carry, is_first)
+        else:
+            hidden = torso.reshape(steps, batch, *torso.shape[1:])
+
+        logits, p = self.policy(hidden, interventions.policy, interventions.policy_map)
+        value, v = self.value(hidden, interventions.value, interventions.value_map)
+        output = NetworkOutput(
+            logits=logits,
+            value=value[..., 0],
+            policy_mask=p.mask,
+            value_mask=v.mask,
+            policy_mask_logits=p.mask_logits,
+            value_mask_logits=v.mask_logits,
+            policy_features=p.features,
+            value_features=v.features,
+            torso=torso.reshape(steps, batch, *torso.shape[1:]),
+            hidden=hidden,
+        )
+        return output, carry
+
+    def torso(self, x: chex.Array) -> chex.Array:
+        """[N, 80, 80, 1] -> [N, 10, 10, 64]."""
+        for conv in (self.conv1, self.conv2, self.conv3):
+            x = nn.relu(max_pool(conv(x)))
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadDetails:
+    """What a head computed on the way, see `NetworkOutput`."""
+
+    features: chex.Array
+    mask: chex.Array | None
+    mask_logits: chex.Array | None
+
+
+class Head(nn.Module):
+    """One branch: `dense(flatten(relu(conv1x1(h)) * M))`, `M = sigmoid(conv1x1(h))` if masked."""
+
+    outputs: int
+    masked: bool
+    row_length: float
+
+    def setup(self):
+        self.features = Conv(1, CORE_CHANNELS, 32)
+        if self.masked:
+            self.mask = Conv(1, CORE_CHANNELS, 1)
+        shape = (MASK_CELLS * MASK_CELLS * 32, self.outputs)
+        self.kernel = self.param("kernel", normalised_rows(self.row_length), shape)
+        self.bias = self.param("bias", nn.initializers.zeros, (self.outputs,))
+
+    def __call__(
+        self, hidden: chex.Array, intervention: str, given: chex.Array | None
+    ) -> tuple[chex.Array, HeadDetails]:
+        steps, batch = hidden.shape[:2]
+        flat = hidden.reshape(steps * batch, *hidden.shape[2:])
+        features = nn.relu(self.features(flat)).reshape(*hidden.shape[:4], 32)
+        mask = mask_logits = None
+        masked = features
+        if self.masked:
+            mask_logits = self.mask(flat).reshape(hidden.shape[:4])
+            mask = intervene(nn.sigmoid(mask_logits), intervention, given)
+            masked = features * mask[..., None]
+        elif intervention != "keep":
+            raise ValueError(f"cannot {intervention} the mask of a branch that has none")
+        out = masked.reshape(steps, batch, -1) @ self.kernel + self.bias
+        return out, HeadDetails(features, mask, mask_logits)
+
+
+def intervene(mask: chex.Array, intervention: str, given: chex.Array | None) -> chex.Array:
+    """The mask [T, B, 10, 10] after the intervention; see `Interventions`."""
+    match intervention:
+        case "keep":
+            return mask
+        case "invert":
+            return 1.0 - mask
+        case "ones":
+            return jnp.ones_like(mask)
+        case "given":
+            return jnp.broadcast_to(given, mask.shape)
+    raise ValueError(f"no intervention {intervention!r}: keep, invert, ones or given")

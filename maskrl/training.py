@@ -1,0 +1,330 @@
+"""The training loop: groups take turns to act, learn, log, evaluate, save."""
+
+import collections
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flax.serialization
+import jax
+import numpy as np
+
+from maskrl import checkpoint, learner
+from maskrl.actor import ActorGroup, make_act
+from maskrl.agent import Agent
+from maskrl.config import Config
+from maskrl.devices import Devices
+from maskrl.envs import Environments
+from maskrl.loggers import Logger
+from maskrl.networks import Network
+from maskrl.preprocess import crop_of
+from maskrl.types import Params
+
+LOG_SECONDS = 10
+SCORES = 100  # games in the running mean
+
+
+def make_agent(game: str, num_actions: int, mask: str, core: str) -> Agent:
+    """The agent for a game, of one of the four variants."""
+    network = Network(
+        num_actions=num_actions,
+        mask_policy=mask in ("both", "policy"),
+        mask_value=mask in ("both", "value"),
+        core=core,
+    )
+    return Agent(network=network, crop=crop_of(game))
+
+
+@dataclasses.dataclass
+class Counters:
+    """Where the run stands, over all its sessions."""
+
+    agent_steps: int = 0
+    updates: int = 0
+    games: int = 0
+    seconds: float = 0.0  # of training
+    sessions: int = 0  # how often it was started: part of the environments' seeds
+    best_score: float = -np.inf
+
+
+class Trainer:
+    """A run: `train` goes on until `config.steps`.
+
+    Args:
+      config: its settings.
+      run: its folder, which exists.
+      device_count: local devices to use; must divide `config.actors_per_group`.
+      resume: whether to go on from the newest checkpoint in the folder.
+      evaluate: `(agent, params) -> scores`, greedy games of the config's number and length.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run: pathlib.Path,
+        *,
+        device_count: int,
+        resume: bool,
+        evaluate: Callable[[Agent, Params], np.ndarray],
+    ):
+        self.config, self.run, self._evaluate = config, run, evaluate
+        self.devices = Devices(device_count)
+        self.counters = Counters()
+        self.checkpointer = checkpoint.Checkpointer(run)
+        init_key, self._act_key = jax.random.split(jax.random.PRNGKey(config.seed))
+
+        probe = Environments(config.game, 1, 0)
+        num_actions = probe.num_actions
+        probe.close()
+        self.agent = make_agent(config.game, num_actions, config.mask, config.core)
+        state = jax.tree.map(np.asarray, learner.init(self.agent, config, init_key))
+        snapshots = [state.params] * config.groups
+        versions = np.zeros(config.groups, np.int32)
+        actors = np.arange(config.groups * config.actors_per_group, dtype=np.int32)
+        actor_states = [
+            jax.tree.map(np.asarray, self.agent.init_state(ids))
+            for ids in np.split(actors, config.groups)
+        ]
+        if resume:
+            state, snapshots, versions, actor_states = self._restore(
+                state, snapshots, versions, actor_states
+            )
+        self.counters.sessions += 1
+
+        replicate, split = self.devices.replicate, self.devices.split
+        self.state = replicate(state)
+        act = make_act(self.agent, self.devices)
+        self._update = learner.make_update(self.agent, config, self.devices)
+        self.groups = [
+            ActorGroup(
+                act,
+                self.devices,
+                self._environments(g),
+                replicate(snapshots[g]),
+                int(versions[g]),
+                jax.tree.map(jax.numpy.asarray, split(actor_states[g])),
+                replicate(np.asarray(self._act_key)),
+                config.unroll_length,
+            )
+            for g in range(config.groups)
+        ]
+        self._scores: collections.deque[float] = collections.deque(maxlen=SCORES)
+        self._staleness: list[int] = []
+        self._metrics: list[dict[str, jax.Array]] = []
+
+    @property
+    def params(self) -> Params:
+        """The shared parameters, NumPy."""
+        return self.devices.first(self.state.params)
+
+    def train(self) -> None:
+        """Trains until `config.steps`; saves at intervals and at the end, even when interrupted."""
+        logger = Logger(self.run, self.counters.agent_steps, self.config.steps)
+        clock = _Clock(self.counters.seconds)
+        try:
+            self._loop(logger, clock)
+        finally:
+            self.counters.seconds = clock.seconds
+            self.save()
+            for group in self.groups:
+                group.send()
+                group.close()
+            self.checkpointer.close()
+            logger.close()
+
+    def _loop(self, logger: Logger, clock: "_Clock") -> None:
+        config, counters = self.config, self.counters
+        logged_at, saved_at = clock.seconds, clock.seconds
+        logged_steps = counters.agent_steps
+        last_eval = counters.agent_steps
+        evaluating = 0 < config.eval_every <= config.steps
+        previous: ActorGroup | None = None
+        tick = 0
+        while counters.agent_steps < config.steps:
+            for number, group in enumerate(self.groups):
+                # Staggered, so that updates come evenly and everyone's staleness is G - 1.
+                if tick < number * config.unroll_length // config.groups:
+                    continue
+                group.receive()
+                if group.full:
+                    self._learn(group)
+                group.act()
+                if previous is not None:
+                    previous.send()
+                previous = group
+            tick += 1
+            self._count()
+            if clock.seconds - logged_at >= LOG_SECONDS:
+                self._log(logger, clock, logged_at, logged_steps)
+                logged_at, logged_steps = clock.seconds, counters.agent_steps
+            if evaluating and counters.agent_steps - last_eval >= config.eval_every:
+                last_eval = counters.agent_steps
+                with clock.paused():
+                    self._evaluate_and_keep(logger, clock)
+            if clock.seconds - saved_at >= config.save_every:
+                counters.seconds = saved_at = clock.seconds
+                with clock.paused():
+                    self.save()
+        jax.block_until_ready(self.state)
+        if counters.agent_steps > logged_steps:
+            self._log(logger, clock, logged_at, logged_steps)
+
+    def _learn(self, group: ActorGroup) -> None:
+        """One update by the group's gradient; the group copies the result at once."""
+        self._staleness.append(self.counters.updates - group.version)
+        self.state, metrics = self._update(self.state, group.params, *group.collected())
+        self._metrics.append(metrics)
+        self.counters.updates += 1
+        if group.unrolls % self.config.sync_every == 0:
+            group.sync(self.state.params, self.counters.updates)
+
+    def _count(self) -> None:
+        """Gathers what the groups counted since the last call."""
+        for group in self.groups:
+            self.counters.agent_steps += group.agent_steps
+            self.counters.games += len(group.finished_scores)
+            self._scores.extend(group.finished_scores)
+            group.agent_steps, group.finished_scores = 0, []
+
+    def _log(self, logger: Logger, clock: "_Clock", since: float, since_steps: int) -> None:
+        counters = self.counters
+        row: dict[str, Any] = {
+            "agent_steps": counters.agent_steps,
+            "updates": counters.updates,
+            "seconds": clock.seconds,
+            "steps_per_second": (counters.agent_steps - since_steps) / (clock.seconds - since),
+            "games": counters.games,
+        }
+        if self._scores:
+            row |= {"score_mean": float(np.mean(self._scores)), "score_max": max(self._scores)}
+        if self._metrics:
+            fetched = [self.devices.first(m) for m in self._metrics]
+            row |= {k: float(np.mean([m[k] for m in fetched])) for k in fetched[0]}
+            row["staleness_mean"] = float(np.mean(self._staleness))
+            row["staleness_max"] = max(self._staleness)
+        logger.row(row)
+        logger.progress(
+            counters.agent_steps,
+            score=f"{row.get('score_mean', float('nan')):.1f}",
+            staleness=f"{row.get('staleness_mean', float('nan')):.1f}",
+            policy=f"{row.get('policy_loss', float('nan')):.3f}",
+            value=f"{row.get('value_loss', float('nan')):.3f}",
+            entropy=f"{row.get('entropy', float('nan')):.2f}",
+        )
+        self._metrics.clear()
+        self._staleness.clear()
+
+    def _evaluate_and_keep(self, logger: Logger, clock: "_Clock") -> None:
+        """Greedy games with the shared parameters; the best agent so far is kept."""
+        score = float(np.mean(self._evaluate(self.agent, self.params)))
+        steps = self.counters.agent_steps
+        logger.row({"agent_steps": steps, "seconds": clock.seconds, "eval_score_mean": score})
+        logger.say(f"{steps} steps: greedy score {score:.1f}")
+        if score > self.counters.best_score:
+            self.counters.best_score = score
+            checkpoint.save_agent(self.run / checkpoint.BEST, self.params, self._info(score))
+
+    def _info(self, score: float | None = None) -> checkpoint.AgentInfo:
+        config = self.config
+        return checkpoint.AgentInfo(
+            game=config.game,
+            num_actions=self.agent.network.num_actions,
+            mask=config.mask,
+            core=config.core,
+            frames=config.frames,
+            agent_steps=self.counters.agent_steps,
+            source=f"maskrl, run {self.run.name}",
+            score=score,
+        )
+
+    def _environments(self, group: int) -> Environments:
+        """A group's environments, with seeds of their own in every session of the run."""
+        config = self.config
+        entropy = (config.seed, self.counters.sessions, jax.process_index(), group)
+        return Environments(
+            config.game,
+            config.actors_per_group,
+            int(np.random.SeedSequence(entropy).generate_state(1)[0] % 2**30),
+            rgb=config.frames == "rgb",
+            max_episode_steps=config.max_episode_steps,
+        )
+
+    def save(self) -> None:
+        """Starts to save everything that going on needs."""
+        self._count()
+        training = self._training_tree(
+            self.devices.first(self.state.optimiser),
+            [self.devices.first(group.params) for group in self.groups],
+            np.array([group.version for group in self.groups], np.int32),
+            [self.devices.merge(group.state) for group in self.groups],
+            self.counters,
+        )
+        self.checkpointer.save(self.counters.agent_steps, self.params, training, self._info())
+
+    def _training_tree(self, optimiser, snapshots, versions, actor_states, counters) -> dict:
+        """The saved tree beside the parameters; the carry is left out: games start anew."""
+        return {
+            "optimiser": flax.serialization.to_state_dict(optimiser),
+            "snapshots": {str(g): snapshot for g, snapshot in enumerate(snapshots)},
+            "versions": versions,
+            "normalisers": {
+                str(g): flax.serialization.to_state_dict(s.normaliser)
+                for g, s in enumerate(actor_states)
+            },
+            "actor_steps": np.stack([s.step for s in actor_states]),
+            "counters": {
+                k: np.asarray(v, np.float64 if isinstance(v, float) else np.int64)
+                for k, v in dataclasses.asdict(counters).items()
+            },
+        }
+
+    def _restore(self, state, snapshots, versions, actor_states):
+        """Reads the newest checkpoint into trees like these."""
+        like = self._training_tree(
+            state.optimiser, snapshots, versions, actor_states, self.counters
+        )
+        _, params, saved = self.checkpointer.restore(state.params, like)
+        types = {f.name: f.type for f in dataclasses.fields(Counters)}
+        self.counters = Counters(
+            **{k: types[k](v.item()) for k, v in saved["counters"].items()}
+        )
+        state = learner.LearnerState(
+            params=params,
+            optimiser=flax.serialization.from_state_dict(state.optimiser, saved["optimiser"]),
+        )
+        order = [str(g) for g in range(len(snapshots))]
+        actor_states = [
+            old.replace(
+                normaliser=flax.serialization.from_state_dict(
+                    old.normaliser, saved["normalisers"][g]
+                ),
+                step=saved["actor_steps"][n],
+            )
+            for n, (g, old) in enumerate(zip(order, actor_states, strict=True))
+        ]
+        return state, [saved["snapshots"][g] for g in order], saved["versions"], actor_states
+
+
+class _Clock:
+    """Seconds of training: stands still inside `paused`."""
+
+    def __init__(self, seconds: float):
+        self._start = time.monotonic() - seconds
+        self._stopped: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        now = time.monotonic() if self._stopped is None else self._stopped
+        return now - self._start
+
+    def paused(self) -> "_Clock":
+        return self
+
+    def __enter__(self) -> None:
+        self._stopped = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._start += time.monotonic() - self._stopped
+        self._stopped = None

@@ -114,4 +114,3 @@ class ActorGroup:
 
     def _clear(self) -> None:
         self._observations, self._actions, self._timesteps = [], [], []
-

@@ -111,6 +111,17 @@ class Agent:
         return output
 
 
+def make_agent(game: str, num_actions: int, mask: str, core: str) -> Agent:
+    """The agent for a game, of one of the four variants."""
+    network = Network(
+        num_actions=num_actions,
+        mask_policy=mask in ("both", "policy"),
+        mask_value=mask in ("both", "value"),
+        core=core,
+    )
+    return Agent(network=network, crop=preprocess.crop_of(game))
+
+
 def init_carry(batch_size: int) -> Carry:
     """The state at the start of an episode."""
     zeros = jnp.zeros((batch_size, MASK_CELLS, MASK_CELLS, CORE_CHANNELS))

@@ -15,13 +15,15 @@ import pathlib
 import shutil
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from maskrl.agent import Agent, make_agent
 from maskrl.errors import UserError
 from maskrl.types import Params
 
-CHECKPOINTS, BEST, CONFIG = "checkpoints", "best", "config.json"
+CHECKPOINTS, BEST, CONFIG, AGENT = "checkpoints", "best", "config.json", "agent.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,17 +83,15 @@ class Checkpointer:
         check_shapes(saved["params"], params, self._manager.directory)
         return step, saved["params"], saved["training"]
 
-    def restore_agent(self, params: Params) -> tuple[Params, AgentInfo]:
+    def restore_agent(self) -> tuple[Agent, Params, AgentInfo]:
         """Only what acting needs of the newest checkpoint; errors as in `restore`."""
         step = self._newest()
-        saved = _restore(self._manager, step, params=ocp.args.StandardRestore(params))
-        check_shapes(saved["params"], params, self._manager.directory)
-        return saved["params"], self.info()
-
-    def info(self) -> AgentInfo:
-        """What the newest checkpoint's agent is."""
-        saved = _restore(self._manager, self._newest(), info=ocp.args.JsonRestore())
-        return AgentInfo(**saved["info"])
+        saved = _restore(self._manager, step, info=ocp.args.JsonRestore())
+        info = AgentInfo(**saved["info"])
+        agent, expected = _blank(info)
+        saved = _restore(self._manager, step, params=ocp.args.StandardRestore(expected))
+        check_shapes(saved["params"], expected, self._manager.directory)
+        return agent, saved["params"], info
 
     def _newest(self) -> int:
         step = self._manager.latest_step()
@@ -109,10 +109,7 @@ def _restore(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
     try:
         return manager.restore(step, args=ocp.args.Composite(**items))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        line = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"cannot restore {manager.directory}/{step} (damaged, or of another shape): {line[0]}"
-        ) from error
+        raise _damaged(f"{manager.directory}/{step}", error) from error
 
 
 def check_shapes(saved: Params, expected: Params, path: Any) -> None:
@@ -139,36 +136,67 @@ def save_agent(folder: pathlib.Path, params: Params, info: AgentInfo) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(partial / "params", params)
-    (partial / "agent.json").write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+    (partial / AGENT).write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
 
-def read_agent_info(folder: pathlib.Path) -> AgentInfo:
-    """What the agent in this folder is.
+def load_agent(folder: pathlib.Path) -> tuple[Agent, Params, AgentInfo]:
+    """Reads an agent's folder, or a run's: its best agent, else its newest checkpoint.
 
     Raises:
-      UserError: the folder holds no agent.
+      UserError: no agent there, damaged, or of another shape.
     """
+    if (folder / CONFIG).exists():
+        if not (folder / BEST).exists():
+            checkpointer = Checkpointer(folder)
+            try:
+                return checkpointer.restore_agent()
+            finally:
+                checkpointer.close()
+        folder = folder / BEST
     try:
-        return AgentInfo(**json.loads((folder / "agent.json").read_text()))
+        info = AgentInfo(**json.loads((folder / AGENT).read_text()))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} is neither a run nor an agent") from error
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{folder} is not an agent: {error}") from error
-
-
-def restore_agent(folder: pathlib.Path, params: Params) -> Params:
-    """The parameters in an agent's folder; `params` is a tree of the shapes to expect.
-
-    Raises:
-      UserError: damaged, or of another shape.
-    """
+        raise UserError(f"{folder / AGENT} is damaged: {error}") from error
+    agent, expected = _blank(info)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            saved = checkpointer.restore((folder / "params").absolute(), params)
+            saved = checkpointer.restore((folder / "params").absolute(), expected)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        line = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"cannot restore {folder} (damaged, or of another shape): {line[0]}"
-        ) from error
-    check_shapes(saved, params, folder)
-    return saved
+        raise _damaged(folder, error) from error
+    check_shapes(saved, expected, folder)
+    return agent, saved, info
+
+
+def newest_run(runs: pathlib.Path, game: str | None = None) -> pathlib.Path | None:
+    """The run below `runs` that saved last (of this game, if one is named); None without any."""
+    saved = [
+        path.parent.parent
+        for path in runs.glob(f"*/{CHECKPOINTS}/*")
+        if path.name.isdigit() and (path.parent.parent / CONFIG).exists()
+    ]
+    if game is not None:
+        saved = [run for run in saved if _game_of(run) == game]
+    return max(saved, key=lambda run: (run / CHECKPOINTS).stat().st_mtime, default=None)
+
+
+def _game_of(run: pathlib.Path) -> str | None:
+    try:
+        return json.loads((run / CONFIG).read_text())["config"]["game"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _blank(info: AgentInfo) -> tuple[Agent, Params]:
+    """The agent of this description, and zeros of its parameters' shapes."""
+    agent = make_agent(info.game, info.num_actions, info.mask, info.core)
+    shapes = jax.eval_shape(agent.init_params, jax.random.PRNGKey(0))
+    return agent, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+
+
+def _damaged(path: object, error: Exception) -> UserError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return UserError(f"cannot restore {path} (damaged, or of another shape): {lines[0]}")

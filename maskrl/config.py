@@ -40,7 +40,9 @@ class Config:
     value_cost: float = setting(0.5, "weight of the value's loss", low=0)
     max_episode_steps: int = setting(10_000, "agent steps after which a game is cut off", low=1)
     frames: str = setting(
-        "luminance", "grey from EnvPool (faster), or the original's mean of RGB", ("luminance", "rgb")
+        "luminance",
+        "grey from EnvPool (faster), or the original's mean of RGB",
+        ("luminance", "rgb"),
     )
 
     eval_every: int = setting(2_000_000, "agent steps between greedy evaluations; 0: none", low=0)

@@ -56,26 +56,26 @@ class Devices:
         return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
 
 
-def fit_devices(actors: int, explicit: bool) -> tuple[int, int]:
-    """Actors per group and devices that go together: (actors, devices).
+def most_devices(actors: int) -> int:
+    """The largest number of local devices over which a group of so many actors divides."""
+    return max(d for d in range(1, jax.local_device_count() + 1) if actors % d == 0)
+
+
+def fit_actors(actors: int, explicit: bool) -> int:
+    """The actors per group that divide over all local devices.
 
     Args:
-      actors: wanted per group.
+      actors: wanted.
       explicit: whether the user asked for this number; else it is rounded up.
 
     Raises:
-      UserError: the number was asked for and does not divide by the devices.
+      UserError: the number was asked for and does not divide.
     """
     count = jax.local_device_count()
-    if actors % count == 0:
-        return actors, count
-    if actors == 1:
-        return 1, 1
     above = -(-actors // count) * count
-    if not explicit:
-        return above, count
-    below = above - count
-    nearest = f"{below} or {above}" if below else f"{above}"
-    raise UserError(
-        f"--actors-per-group {actors} does not divide by {count} devices: take {nearest}"
-    )
+    if explicit and above != actors:
+        nearest = f"{above - count} or {above}" if above > count else f"{above}"
+        raise UserError(
+            f"--actors-per-group {actors} does not divide by {count} devices: take {nearest}"
+        )
+    return above

@@ -13,15 +13,16 @@ from maskrl.errors import UserError
 from maskrl.types import TimeStep
 
 _ACTIONS = (
-    "NOOP FIRE UP RIGHT LEFT DOWN UPRIGHT UPLEFT DOWNRIGHT DOWNLEFT UPFIRE RIGHTFIRE LEFTFIRE "
-    "DOWNFIRE UPRIGHTFIRE UPLEFTFIRE DOWNRIGHTFIRE DOWNLEFTFIRE"
-).split()
+    *("NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPLEFT", "DOWNRIGHT"),
+    *("DOWNLEFT", "UPFIRE", "RIGHTFIRE", "LEFTFIRE", "DOWNFIRE", "UPRIGHTFIRE", "UPLEFTFIRE"),
+    *("DOWNRIGHTFIRE", "DOWNLEFTFIRE"),
+)
 # The minimal action sets of the paper's games (Fishing Derby and Seaquest use all 18).
 _MINIMAL_ACTIONS = {
-    "BeamRider": "NOOP FIRE UP RIGHT LEFT UPRIGHT UPLEFT RIGHTFIRE LEFTFIRE".split(),
-    "Breakout": "NOOP FIRE RIGHT LEFT".split(),
-    "MsPacman": "NOOP UP RIGHT LEFT DOWN UPRIGHT UPLEFT DOWNRIGHT DOWNLEFT".split(),
-    "SpaceInvaders": "NOOP FIRE RIGHT LEFT RIGHTFIRE LEFTFIRE".split(),
+    "BeamRider": (*_ACTIONS[:5], "UPRIGHT", "UPLEFT", "RIGHTFIRE", "LEFTFIRE"),
+    "Breakout": ("NOOP", "FIRE", "RIGHT", "LEFT"),
+    "MsPacman": ("NOOP", *_ACTIONS[2:10]),
+    "SpaceInvaders": ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"),
 }
 
 
@@ -37,7 +38,9 @@ def game_name(name: str) -> str:
     Raises:
       UserError: no such game; the message names the nearest ones.
     """
-    games = {_plain(rom): "".join(w.capitalize() for w in rom.split("_")) for rom in atari_game_list}
+    games = {
+        _plain(rom): "".join(w.capitalize() for w in rom.split("_")) for rom in atari_game_list
+    }
     plain = _plain(name)
     if plain in games:
         return games[plain]
@@ -49,12 +52,10 @@ def game_name(name: str) -> str:
 
 def action_names(game: str, num_actions: int) -> tuple[str, ...]:
     """The console's names of the agent's actions (`ACTION_3` where they are not known)."""
-    if num_actions == len(_ACTIONS):
-        return tuple(_ACTIONS)
-    names = _MINIMAL_ACTIONS.get(game, [])
-    return tuple(names) if len(names) == num_actions else tuple(
-        f"ACTION_{n}" for n in range(num_actions)
-    )
+    names = _ACTIONS if num_actions == len(_ACTIONS) else _MINIMAL_ACTIONS.get(game, ())
+    if len(names) == num_actions:
+        return names
+    return tuple(f"ACTION_{n}" for n in range(num_actions))
 
 
 class Row(NamedTuple):

@@ -61,7 +61,9 @@ class Logger:
 
     def row(self, values: Mapping[str, float]) -> None:
         """Writes a row of `COLUMNS`; what is absent stays empty."""
-        self._csv.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in values.items()})
+        self._csv.writerow(
+            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in values.items()}
+        )
         self._file.flush()
         for name, value in values.items():
             if name != "agent_steps":

@@ -93,9 +93,7 @@ def a3c_loss(
     weight = 1.0 - is_first[1:]
     constant = jax.lax.stop_gradient(values)
     targets = lambda_returns(rewards, discounts, is_first, constant, 1.0)
-    advantage = (
-        lambda_returns(rewards, discounts, is_first, constant, gae_lambda) - constant[:-1]
-    )
+    advantage = lambda_returns(rewards, discounts, is_first, constant, gae_lambda) - constant[:-1]
     entropies = entropy(logits)
 
     def reduce(x: chex.Array) -> chex.Array:

@@ -1,8 +1,8 @@
-"""The network of Mask-Attention A3C: torso, ConvLSTM core, mask-attention, heads (Flax Linen, NHWC).
+"""The network of Mask-Attention A3C: torso, ConvLSTM core, mask-attention, heads (Flax Linen).
 
-One module serves acting (T = 1), learning and explaining; it returns everything by name. The source
-of sizes and initialisation is section 2 of the paper (*Visual Explanation using Attention Mechanism
-in Actor-Critic-based Deep Reinforcement Learning*) and its published weights.
+One module serves acting (T = 1), learning and explaining; it returns everything by name. Images are
+NHWC. Sizes and initialisation are those of the paper (*Visual Explanation using Attention Mechanism
+in Actor-Critic-based Deep Reinforcement Learning*, section 3) and of its published weights.
 """
 
 import dataclasses

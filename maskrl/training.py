@@ -13,28 +13,15 @@ import numpy as np
 
 from maskrl import checkpoint, learner
 from maskrl.actor import ActorGroup, make_act
-from maskrl.agent import Agent
+from maskrl.agent import Agent, make_agent
 from maskrl.config import Config
 from maskrl.devices import Devices
 from maskrl.envs import Environments
 from maskrl.loggers import Logger
-from maskrl.networks import Network
-from maskrl.preprocess import crop_of
 from maskrl.types import Params
 
 LOG_SECONDS = 10
 SCORES = 100  # games in the running mean
-
-
-def make_agent(game: str, num_actions: int, mask: str, core: str) -> Agent:
-    """The agent for a game, of one of the four variants."""
-    network = Network(
-        num_actions=num_actions,
-        mask_policy=mask in ("both", "policy"),
-        mask_value=mask in ("both", "value"),
-        core=core,
-    )
-    return Agent(network=network, crop=crop_of(game))
 
 
 @dataclasses.dataclass
@@ -142,8 +129,9 @@ class Trainer:
         evaluating = 0 < config.eval_every <= config.steps
         previous: ActorGroup | None = None
         tick = 0
+        turns = sorted(self.groups, key=lambda group: group.version)  # the stalest first
         while counters.agent_steps < config.steps:
-            for number, group in enumerate(self.groups):
+            for number, group in enumerate(turns):
                 # Staggered, so that updates come evenly and everyone's staleness is G - 1.
                 if tick < number * config.unroll_length // config.groups:
                     continue
@@ -287,9 +275,7 @@ class Trainer:
         )
         _, params, saved = self.checkpointer.restore(state.params, like)
         types = {f.name: f.type for f in dataclasses.fields(Counters)}
-        self.counters = Counters(
-            **{k: types[k](v.item()) for k, v in saved["counters"].items()}
-        )
+        self.counters = Counters(**{k: types[k](v.item()) for k, v in saved["counters"].items()})
         state = learner.LearnerState(
             params=params,
             optimiser=flax.serialization.from_state_dict(state.optimiser, saved["optimiser"]),

@@ -1,0 +1,181 @@
+"""Plays whole games with a trained agent, and says what became of them.
+
+    python evaluate.py --mode inverse
+    python evaluate.py --agent runs/Breakout-both-0 --episodes 10
+    python evaluate.py --mode table
+
+The agent is the newest run's best, or one that comes with the project (`agents/`).
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+from maskrl import checkpoint, evaluation, tables
+from maskrl.agent import make_agent
+from maskrl.checkpoint import AgentInfo
+from maskrl.cli import Parser
+from maskrl.envs import Environments, game_name
+from maskrl.errors import UserError, exit_on_user_error
+
+RUNS, AGENTS, RESULTS = pathlib.Path("runs"), pathlib.Path("agents"), pathlib.Path("results")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser("evaluate.py", __doc__)
+    add = parser.add_argument
+    add("--agent", type=pathlib.Path, help="a run's or an agent's folder [the newest run]")
+    add("--game", help="the newest run of this game; with --mode random, no agent is needed")
+    add(
+        "--mode",
+        choices=("normal", "inverse", "random", "table"),
+        default="normal",
+        help="inverse: 1 - M; random: uniform actions; table: the paper's tables of all results",
+    )
+    add(
+        "--branch",
+        choices=("policy", "value", "both"),
+        default="policy",
+        help="whose mask is inverted [policy, as in the paper]",
+    )
+    add("--episodes", type=int, default=100, help="whole games [100]")
+    add("--sample", action="store_true", help="sample actions instead of the most probable one")
+    add("--seed", type=int, default=0, help="of the environments and of sampling [0]")
+    add("--max-episode-steps", type=int, default=10_000, help="agent steps of a game [10000]")
+    add("--output", type=pathlib.Path, help="file to write [a new one in results/]")
+    args = parser.parse_args(argv)
+    for name in ("episodes", "max_episode_steps"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+    if args.seed < 0:
+        raise UserError("--seed must be at least 0")
+    if args.output and args.output.exists():
+        raise UserError(f"{args.output} exists: name another file")
+    return args
+
+
+def find_agent(args: argparse.Namespace):
+    """(agent, parameters, info) that the command line asks for."""
+    game = game_name(args.game) if args.game else None
+    if args.mode == "random" and game and not args.agent:
+        envs = Environments(game, 1, 0)
+        info = AgentInfo(
+            game=game,
+            num_actions=envs.num_actions,
+            mask="none",
+            core="none",
+            frames="luminance",
+            agent_steps=0,
+            source="uniform actions",
+        )
+        return make_agent(game, info.num_actions, info.mask, info.core), None, info
+    folder = args.agent or checkpoint.newest_run(RUNS, game)
+    if folder is None:
+        pattern = f"{game or '*'}-*/{checkpoint.AGENT}"
+        folder = next((path.parent for path in sorted(AGENTS.glob(pattern))), None)
+    if folder is None:
+        raise UserError(
+            f"no agent{f' for {game}' if game else ''}: train one (python train.py --game "
+            f"{game or 'Breakout'}), or name one by --agent"
+        )
+    agent, params, info = checkpoint.load_agent(folder)
+    if game and info.game != game:
+        raise UserError(f"the agent in {folder} plays {info.game}, not {game}")
+    print(f"agent: {folder} ({info.game}, mask {info.mask}, {info.agent_steps} steps)")
+    return agent, params, info
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Plays, prints the scores, and writes them."""
+    agent, params, info = find_agent(args)
+    evaluation.interventions_of(args.mode, args.branch, agent)  # an error comes before the games
+    output = args.output or free_name(
+        RESULTS / f"{info.game}-{info.mask}-{args.mode}-{info.agent_steps}-seed{args.seed}.json"
+    )
+    open_for_writing(output)
+    games = evaluation.play(
+        agent,
+        params,
+        info.game,
+        args.episodes,
+        seed=args.seed,
+        mode=args.mode,
+        branch=args.branch,
+        sample=args.sample,
+        rgb=info.frames == "rgb",
+        max_episode_steps=args.max_episode_steps,
+        progress=True,
+    )
+    scores = games.scores
+    result = {
+        "game": info.game,
+        "mask": info.mask,
+        "mode": args.mode,
+        "branch": args.branch,
+        "episodes": args.episodes,
+        "max": float(scores.max()),
+        "mean": float(scores.mean()),
+        "std": float(scores.std()),
+        "median": float(np.median(scores)),
+        "scores": scores.tolist(),
+        "lengths": games.lengths.tolist(),
+        "agent_steps": info.agent_steps,
+        "seed": args.seed,
+        "sample": args.sample,
+        "max_episode_steps": args.max_episode_steps,
+        "source": info.source,
+    }
+    output.write_text(json.dumps(result) + "\n")
+    columns = ("game", "mask", "mode", "episodes", "max", "mean", "std", "median")
+    cells = [f"{result[c]:.1f}" if isinstance(result[c], float) else result[c] for c in columns]
+    for line in (columns, cells):
+        print("  ".join(f"{cell!s:>13}" for cell in line))
+    print(f"written: {output}")
+
+
+def table(args: argparse.Namespace) -> None:
+    """Builds the paper's tables from every result in `results/`."""
+    results = tables.read_results(sorted(RESULTS.glob("*.json")))
+    if not results:
+        raise UserError(f"no results in {RESULTS}/: python evaluate.py writes them")
+    output = args.output or RESULTS / "tables.md"
+    open_for_writing(output)
+    text = tables.markdown(results)
+    output.write_text(text)
+    output.with_suffix(".csv").write_text(tables.comma_separated(results))
+    print(text)
+    print(f"written: {output} and {output.with_suffix('.csv')}")
+
+
+def free_name(path: pathlib.Path) -> pathlib.Path:
+    """The path, or with a number behind it if there is such a file: nothing is overwritten."""
+    candidates = (path.with_stem(f"{path.stem}-{n}") for n in range(2, 10_000))
+    return path if not path.exists() else next(p for p in candidates if not p.exists())
+
+
+def open_for_writing(path: pathlib.Path) -> None:
+    """Raises UserError now, and not after the games, if the file cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a"):
+            pass
+        if not path.stat().st_size:
+            path.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    with exit_on_user_error("evaluate.py"):
+        args = parse(argv)
+        (table if args.mode == "table" else evaluate)(args)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""Plays whole games with an agent: scores, and recordings."""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from maskrl.agent import Agent, StepOutput
+from maskrl.envs import Environments, action_names
+from maskrl.errors import UserError
+from maskrl.networks import Interventions
+from maskrl.recording import Recording
+from maskrl.types import ActorState, Params, TimeStep
+
+Mode = Literal["normal", "inverse", "random"]
+MAX_ENVIRONMENTS = 100
+# Rows of environments that have played their share are dropped when fewer than this part is left:
+# every size is compiled once, so not at every end of a game.
+KEEP_FRACTION = 0.8
+
+
+@dataclasses.dataclass(frozen=True)
+class Games:
+    """Whole games, in the order of their environments (not of their ends)."""
+
+    scores: np.ndarray  # float64 [episodes], unclipped, over all lives
+    lengths: np.ndarray  # int64 [episodes], agent steps
+
+
+def interventions_of(mode: Mode, branch: str, agent: Agent) -> Interventions:
+    """What `inverse` does to the branch's masks (both: to policy and value); else nothing.
+
+    Raises:
+      UserError: the agent lacks a mask that would be inverted.
+    """
+    if mode != "inverse":
+        return Interventions()
+    has = {"policy": agent.network.mask_policy, "value": agent.network.mask_value}
+    branches = ("policy", "value") if branch == "both" else (branch,)
+    for name in branches:
+        if not has[name]:
+            raise UserError(f"mode inverse, branch {branch}: this agent has no {name} mask")
+    return Interventions(**{name: "invert" for name in branches})
+
+
+def play(
+    agent: Agent,
+    params: Params,
+    game: str,
+    episodes: int,
+    *,
+    seed: int = 0,
+    mode: Mode = "normal",
+    branch: str = "policy",
+    sample: bool = False,
+    rgb: bool = False,
+    max_episode_steps: int = 10_000,
+    progress: bool = False,
+) -> Games:
+    """Plays exactly `episodes` whole games in many environments at once.
+
+    Every environment's share of the games is fixed before the start, so that short games are not
+    over-represented. Loss of a life resets the agent's memory, not the score; each environment has
+    a fresh normaliser, which lasts for its games.
+
+    Args:
+      mode: normal; inverse (the mask becomes 1 - M in `branch`); random (uniform actions).
+      sample: draw actions from the policy instead of taking its most probable one.
+      rgb: whether the agent sees the mean of RGB instead of luminance.
+      max_episode_steps: agent steps after which a game is cut off (it still counts).
+    """
+    count = min(episodes, MAX_ENVIRONMENTS)
+    share = np.full(count, episodes // count) + (np.arange(count) < episodes % count)
+    envs = Environments(game, count, seed, rgb=rgb, max_episode_steps=max_episode_steps)
+    check_actions(agent, envs, game)
+    choose = _chooser(agent, params, mode, branch, sample, seed)
+
+    scores: list[list[float]] = [[] for _ in range(count)]
+    lengths: list[list[int]] = [[] for _ in range(count)]
+    score, length = np.zeros(count), np.zeros(count, np.int64)
+    ids = np.arange(count)  # the environments that are stepped
+    state = agent.init_state(ids)
+    row = envs.reset()
+    with tqdm(
+        total=episodes, unit=" games", disable=not progress, miniters=0, mininterval=0.5
+    ) as bar:
+        steps = 0
+        while len(ids):
+            score[ids] += row.timestep.reward
+            length[ids] += ~row.timestep.is_first
+            steps += int(np.sum(~row.timestep.is_first))
+            for i in ids[row.game_over]:
+                if len(scores[i]) < share[i]:
+                    scores[i].append(score[i])
+                    lengths[i].append(int(length[i]))
+                    bar.update()
+                score[i] = length[i] = 0
+            active = np.array([len(scores[i]) < share[i] for i in ids])
+            if not active.any():
+                break
+            if np.mean(active) < KEEP_FRACTION:
+                ids, state, timestep = jax.tree.map(
+                    lambda x, kept=active: x[kept], (ids, state, row.timestep)
+                )
+            else:
+                timestep = row.timestep
+            state, action = choose(state, timestep)
+            if progress:
+                done = [s for games in scores for s in games]
+                mean = f"{np.mean(done):.1f}" if done else "-"
+                rate = steps / max(bar.format_dict["elapsed"], 1e-9)
+                bar.set_postfix({"score": mean, "steps/s": f"{rate:.0f}"}, refresh=False)
+                bar.update(0)
+            envs.send(np.asarray(action), ids)
+            row = envs.recv()
+    envs.close()
+    return Games(np.concatenate(scores), np.concatenate(lengths))
+
+
+def _chooser(agent, params, mode, branch, sample, seed):
+    """`(state, timestep) -> (state, action)` for the mode."""
+    if mode == "random":
+        rng = np.random.default_rng(seed)
+        actions = agent.network.num_actions
+        return lambda state, timestep: (
+            state,
+            rng.integers(actions, size=len(timestep.reward)),
+        )
+    key = jax.random.PRNGKey(seed)
+    interventions = interventions_of(mode, branch, agent)
+    step = jax.jit(functools.partial(agent.step, greedy=not sample, interventions=interventions))
+    params = jax.device_put(params)
+
+    def choose(state: ActorState, timestep: TimeStep):
+        state, output = step(params, state, timestep, key)
+        return state, output.action
+
+    return choose
+
+
+def check_actions(agent: Agent, envs: Environments, game: str) -> None:
+    """Raises UserError unless the agent's actions are the game's."""
+    if agent.network.num_actions != envs.num_actions:
+        raise UserError(
+            f"this agent has {agent.network.num_actions} actions, {game} has {envs.num_actions}"
+        )
+
+
+def record(
+    agent: Agent,
+    params: Params,
+    game: str,
+    *,
+    name: str,
+    mask: str,
+    agent_steps: int,
+    seed: int = 0,
+    mode: Mode = "normal",
+    branch: str = "policy",
+    sample: bool = False,
+    rgb: bool = False,
+    max_episode_steps: int = 10_000,
+    progress: bool = False,
+) -> Recording:
+    """Plays one whole game and records it; see `play` for the arguments.
+
+    Args:
+      name, mask, agent_steps: of the agent, for the recording's header.
+    """
+    envs = Environments(game, 1, seed, rgb=rgb, max_episode_steps=max_episode_steps)
+    check_actions(agent, envs, game)
+    # An agent that sees luminance plays a twin of the game, step by step the same, whose colours
+    # are recorded.
+    colour = (
+        envs if rgb else Environments(game, 1, seed, rgb=True, max_episode_steps=max_episode_steps)
+    )
+    interventions = interventions_of(mode, branch, agent)
+    step = jax.jit(functools.partial(agent.step, greedy=not sample, interventions=interventions))
+    key, rng = jax.random.PRNGKey(seed), np.random.default_rng(seed)
+    params = jax.device_put(params)
+
+    kept: dict[str, list] = {field: [] for field in _STEP_FIELDS}
+    state = agent.init_state(np.arange(1))
+    row = envs.reset()
+    shown = row if colour is envs else colour.reset()
+    with tqdm(unit=" steps", disable=not progress, dynamic_ncols=True) as bar:
+        while True:
+            state, output = step(params, state, row.timestep, key)
+            action = np.asarray(output.action)
+            if mode == "random":
+                action = rng.integers(agent.network.num_actions, size=1)
+            here = _network_row(output) | {
+                "frames": shown.timestep.frame[0].transpose(1, 2, 0),
+                "action": np.int32(action[0]),
+                "lives": np.int32(row.lives[0]),
+                "life_start": row.timestep.is_first[0],
+                "ram": row.ram[0],
+            }
+            for field, value in here.items():
+                kept[field].append(value)
+            if row.game_over[0]:
+                kept["reward"].append(np.float32(0))
+                break
+            envs.send(action)
+            row = envs.recv()
+            if colour is not envs:
+                colour.send(action)
+            shown = row if colour is envs else colour.recv()
+            kept["reward"].append(row.timestep.reward[0])
+            bar.update()
+    for pool in {envs, colour}:
+        pool.close()
+    return Recording(
+        game=game,
+        agent=name,
+        mask=mask,
+        mode=mode,
+        branch=branch,
+        seed=seed,
+        agent_steps=agent_steps,
+        action_names=action_names(game, agent.network.num_actions),
+        view=(agent.crop.top, agent.crop.bottom),
+        **{field: np.stack(values) for field, values in kept.items() if values},
+    )
+
+
+_MASK_FIELDS = ("policy_mask", "value_mask", "policy_mask_logits", "value_mask_logits")
+_STEP_FIELDS = (
+    *("frames", "logits", "action", "value", "reward", "lives", "life_start", "ram"),
+    *_MASK_FIELDS,
+)
+
+
+def _network_row(output: StepOutput) -> dict[str, np.ndarray]:
+    """What one step of one actor says of itself, as NumPy arrays."""
+    network = output.network
+    row = {"logits": network.logits[0, 0], "value": network.value[0, 0]}
+    row |= {
+        field: getattr(network, field)[0, 0]
+        for field in _MASK_FIELDS
+        if getattr(network, field) is not None
+    }
+    return {field: np.asarray(jnp.asarray(value)) for field, value in row.items()}

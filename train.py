@@ -1,0 +1,129 @@
+"""Trains Mask-Attention A3C on an Atari game.
+
+    python train.py --game SpaceInvaders
+    python train.py --resume [RUN]
+
+Writes `runs/<Game>-<mask>-<seed>/`: checkpoints, metrics.csv, TensorBoard events, config.json.
+"""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import pathlib
+import sys
+from typing import Any
+
+import maskrl
+from maskrl import checkpoint, config, devices, evaluation, training
+from maskrl.cli import Parser, add_config_flags
+from maskrl.envs import game_name
+from maskrl.errors import UserError, exit_on_user_error
+
+RUNS = pathlib.Path("runs")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "numpy")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line; only the settings that were given are in the result."""
+    parser = Parser("train.py", __doc__)
+    parser.add_argument("--preset", choices=config.PRESETS, help="paper: 35 groups of one actor")
+    parser.add_argument("--run-dir", type=pathlib.Path, help="[runs/<Game>-<mask>-<seed>]")
+    parser.add_argument(
+        "--resume",
+        type=pathlib.Path,
+        nargs="?",
+        const=True,
+        metavar="RUN",
+        help="go on with this run, or the newest; only --steps may differ",
+    )
+    add_config_flags(parser)
+    return parser.parse_args(argv)
+
+
+def new_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Config, pathlib.Path]:
+    """The settings of a new run, and its folder, which is made."""
+    if "game" in given:
+        given["game"] = game_name(given["game"])
+    settings = config.Config(**(config.PRESETS.get(args.preset, {}) | given))
+    if args.preset is None:
+        explicit = "actors_per_group" in given
+        actors = devices.fit_actors(settings.actors_per_group, explicit)
+        if actors != settings.actors_per_group:
+            print(f"{actors} actors per group, so that they divide by the devices")
+            settings = dataclasses.replace(settings, actors_per_group=actors)
+    if settings.steps < settings.unroll_steps:
+        raise UserError(
+            f"--steps {settings.steps} is less than one unroll of all actors: "
+            f"at least {settings.unroll_steps}"
+        )
+    run = args.run_dir or RUNS / settings.run_name
+    if run.exists():
+        raise UserError(f"{run} exists: go on with --resume {run}, or name another by --run-dir")
+    try:
+        run.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot make {run}: {error.strerror}") from error
+    return settings, run
+
+
+def old_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Config, pathlib.Path]:
+    """The settings of the run to resume, and its folder."""
+    if args.run_dir or args.preset:
+        raise UserError("--resume takes the run's own settings: leave out --run-dir and --preset")
+    run = checkpoint.newest_run(RUNS) if args.resume is True else args.resume
+    if run is None:
+        raise UserError(f"there is no run in {RUNS}/ to resume: python train.py --game Breakout")
+    saved = config.read(run / checkpoint.CONFIG)
+    if "game" in given:
+        given["game"] = game_name(given["game"])
+    wrong = [
+        f"--{name.replace('_', '-')} {value} (the run has {getattr(saved, name)})"
+        for name, value in given.items()
+        if name != "steps" and value != getattr(saved, name)
+    ]
+    if wrong:
+        raise UserError(f"contradicts the run {run}: {', '.join(wrong)}")
+    return dataclasses.replace(saved, steps=given.get("steps", saved.steps)), run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    with exit_on_user_error("train.py"):
+        args = parse(argv)
+        names = {field.name for field in dataclasses.fields(config.Config)}
+        given = {name: value for name, value in vars(args).items() if name in names}
+        settings, run = (old_run if args.resume else new_run)(args, given)
+
+        def evaluate(agent, params):
+            return evaluation.play(
+                agent,
+                params,
+                settings.game,
+                settings.eval_episodes,
+                rgb=settings.frames == "rgb",
+                max_episode_steps=settings.eval_episode_steps,
+            ).scores
+
+        trainer = training.Trainer(
+            settings,
+            run,
+            device_count=devices.most_devices(settings.actors_per_group),
+            resume=bool(args.resume),
+            evaluate=evaluate,
+        )
+        versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+        versions["maskrl"] = maskrl.__version__
+        extra = {"command": sys.argv, "versions": versions}
+        config.write(settings, run / checkpoint.CONFIG, extra)
+        print(f"{run}: {settings.groups} groups of {settings.actors_per_group} actors")
+        try:
+            trainer.train()
+        except KeyboardInterrupt:
+            print(f"interrupted and saved; go on with: python train.py --resume {run}")
+            return 130
+        print(f"done: python evaluate.py --agent {run}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

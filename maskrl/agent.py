@@ -111,13 +111,23 @@ class Agent:
         return output
 
 
-def make_agent(game: str, num_actions: int, mask: str, core: str) -> Agent:
-    """The agent for a game, of one of the four variants."""
+def make_agent(
+    game: str, num_actions: int, mask: str, core: str, precision: str = "float32"
+) -> Agent:
+    """The agent for a game, of one of the four variants.
+
+    Args:
+      mask: both, policy, value or none.
+      core: convlstm or none.
+      precision: of the inputs of matrix products on a CPU, float32 or bfloat16. An accelerator has
+        good convolutions of its own, and its own default precision.
+    """
     network = Network(
         num_actions=num_actions,
         mask_policy=mask in ("both", "policy"),
         mask_value=mask in ("both", "value"),
         core=core,
+        kernels=precision if jax.default_backend() == "cpu" else "plain",
     )
     return Agent(network=network, crop=preprocess.crop_of(game))
 

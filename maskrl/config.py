@@ -45,6 +45,10 @@ class Config:
         ("luminance", "rgb"),
     )
 
+    precision: str = setting(
+        "float32", "of matrix products' inputs, on a CPU", ("float32", "bfloat16")
+    )
+
     eval_every: int = setting(2_000_000, "agent steps between greedy evaluations; 0: none", low=0)
     eval_episodes: int = setting(10, "games per evaluation", low=1)
     eval_episode_steps: int = setting(3_000, "agent steps after which its games are cut", low=1)
@@ -78,16 +82,6 @@ class Config:
         shrinks with B.
         """
         return self.adam_eps or 1e-3 / self.actors_per_group
-
-    @property
-    def mask_policy(self) -> bool:
-        """Whether the policy branch has a mask."""
-        return self.mask in ("both", "policy")
-
-    @property
-    def mask_value(self) -> bool:
-        """Whether the value branch has a mask."""
-        return self.mask in ("both", "value")
 
     @property
     def run_name(self) -> str:

@@ -15,6 +15,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from maskrl.kernels import KERNELS
 from maskrl.types import Carry
 
 Branch = Literal["policy", "value"]
@@ -75,13 +76,6 @@ def normalised_rows(length: float) -> jax.nn.initializers.Initializer:
     return init
 
 
-def conv_same(x: chex.Array, kernel: chex.Array) -> chex.Array:
-    """Stride 1, zero padding to the same size: [N, H, W, I] with [k, k, I, O] -> [N, H, W, O]."""
-    return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
 class Conv(nn.Module):
     """A convolution's parameters, `kernel` [k, k, in, out] and `bias` [out]; the caller applies."""
 
@@ -95,45 +89,6 @@ class Conv(nn.Module):
         self.kernel = self.param("kernel", glorot_uniform_conv(self.gain), shape)
         self.bias = self.param("bias", uniform_bias(self.size**2 * self.inputs), (self.outputs,))
 
-    def __call__(self, x: chex.Array) -> chex.Array:
-        return conv_same(x, self.kernel) + self.bias
-
-
-def max_pool(x: chex.Array) -> chex.Array:
-    """2 x 2 maximum, stride 2: [N, H, W, C] -> [N, H / 2, W / 2, C]."""
-    return nn.max_pool(x, (2, 2), (2, 2))
-
-
-def reset(carry: Carry, is_first: chex.Array) -> Carry:
-    """Zeroes the state of those of the B actors whose episode starts."""
-    keep = 1.0 - is_first[:, None, None, None]
-    return Carry(hidden=carry.hidden * keep, cell=carry.cell * keep)
-
-
-def convlstm_unroll(
-    x_gates: chex.Array, kernel: chex.Array, carry: Carry, is_first: chex.Array
-) -> tuple[chex.Array, Carry]:
-    """The ConvLSTM's recurrence, without peepholes or a forget-gate offset.
-
-    Args:
-      x_gates: [T, B, 10, 10, 4 C]: what the input adds to the gates i, f, o, g, bias included.
-        It does not depend on the state, so all T are computed at once outside.
-      kernel: [3, 3, C, 4 C], the hidden state's part of the gate convolution.
-      carry: the state before row 0; reset where `is_first` [T, B] says so.
-
-    Returns:
-      The hidden states [T, B, 10, 10, C], and the carry after the last row.
-    """
-    hidden = []
-    for t in range(x_gates.shape[0]):  # a convolution's gradient inside lax.scan is slow on CPUs
-        carry = reset(carry, is_first[t])
-        gates = x_gates[t] + conv_same(carry.hidden, kernel)
-        i, f, o, g = jnp.split(gates, 4, axis=-1)
-        cell = jax.nn.sigmoid(f) * carry.cell + jax.nn.sigmoid(i) * jnp.tanh(g)
-        carry = Carry(hidden=jax.nn.sigmoid(o) * jnp.tanh(cell), cell=cell)
-        hidden.append(carry.hidden)
-    return jnp.stack(hidden), carry
-
 
 class Network(nn.Module):
     """Mask-Attention A3C and its ablations.
@@ -142,12 +97,14 @@ class Network(nn.Module):
       num_actions: A.
       mask_policy, mask_value: whether the branch has a mask (the paper's four variants).
       core: "convlstm", or "none" for a network without memory (the torso feeds the heads).
+      kernels: how it computes, a name in `maskrl.kernels.KERNELS`; the result is the same.
     """
 
     num_actions: int
     mask_policy: bool = True
     mask_value: bool = True
     core: str = "convlstm"
+    kernels: str = "plain"
 
     def setup(self):
         self.conv1 = Conv(5, 1, 32)
@@ -174,12 +131,19 @@ class Network(nn.Module):
         chex.assert_rank([observation, is_first], [5, 2])
         steps, batch = is_first.shape
 
-        torso = self.torso(observation.reshape(steps * batch, *observation.shape[2:]))
+        kernels = KERNELS[self.kernels]
+
+        torso = observation.reshape(steps * batch, *observation.shape[2:])
+        for conv in (self.conv1, self.conv2, self.conv3):
+            torso = kernels.conv_pool(torso, conv.kernel, conv.bias)
         if self.core == "convlstm":
             from_x, from_h = jnp.split(self.gates.kernel, 2, axis=2)
-            x_gates = conv_same(torso, from_x) + self.gates.bias
+            x_gates = kernels.conv_same(torso, from_x) + self.gates.bias
             x_gates = x_gates.reshape(steps, batch, *x_gates.shape[1:])
-            hidden, carry = convlstm_unroll(x_gates, from_h, carry, is_first)
+            hidden, (h, c) = kernels.convlstm_unroll(
+                x_gates, from_h, carry.hidden, carry.cell, is_first
+            )
+            carry = Carry(hidden=h, cell=c)
         else:
             hidden = torso.reshape(steps, batch, *torso.shape[1:])
 
@@ -198,12 +162,6 @@ class Network(nn.Module):
             hidden=hidden,
         )
         return output, carry
-
-    def torso(self, x: chex.Array) -> chex.Array:
-        """[N, 80, 80, 1] -> [N, 10, 10, 64]."""
-        for conv in (self.conv1, self.conv2, self.conv3):
-            x = nn.relu(max_pool(conv(x)))
-        return x
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,12 +192,12 @@ class Head(nn.Module):
         self, hidden: chex.Array, intervention: str, given: chex.Array | None
     ) -> tuple[chex.Array, HeadDetails]:
         steps, batch = hidden.shape[:2]
-        flat = hidden.reshape(steps * batch, *hidden.shape[2:])
-        features = nn.relu(self.features(flat)).reshape(*hidden.shape[:4], 32)
+        # A 1 x 1 convolution is a matrix product over the channels.
+        features = nn.relu(hidden @ self.features.kernel[0, 0] + self.features.bias)
         mask = mask_logits = None
         masked = features
         if self.masked:
-            mask_logits = self.mask(flat).reshape(hidden.shape[:4])
+            mask_logits = (hidden @ self.mask.kernel[0, 0] + self.mask.bias)[..., 0]
             mask = intervene(nn.sigmoid(mask_logits), intervention, given)
             masked = features * mask[..., None]
         elif intervention != "keep":

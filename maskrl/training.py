@@ -65,7 +65,9 @@ class Trainer:
         probe = Environments(config.game, 1, 0)
         num_actions = probe.num_actions
         probe.close()
-        self.agent = make_agent(config.game, num_actions, config.mask, config.core)
+        self.agent = make_agent(
+            config.game, num_actions, config.mask, config.core, config.precision
+        )
         state = jax.tree.map(np.asarray, learner.init(self.agent, config, init_key))
         snapshots = [state.params] * config.groups
         versions = np.zeros(config.groups, np.int32)

@@ -1,0 +1,456 @@
+"""Convolutions written as matrix products, with hand-written gradients, for XLA on a CPU.
+
+XLA's forward convolutions on a CPU run near the speed of its matrix products; their gradients do
+not (kernel gradients: a tenth of it; the gradient of a convolution inside `lax.scan`: a hundredth).
+And only matrix products, not convolutions, use a CPU's bfloat16 units (AMX). So this module
+
+* writes a convolution as `patches @ kernel` (bfloat16) and its kernel's gradient as
+  `d_out^T @ patches`, a few images at a time, so that patches stay in a core's cache;
+* moves 2x2 blocks of pixels into channels before a convolution that max-pooling follows: a 3x3
+  convolution and its pooling become one matrix product over 4x4 patches with stride 2, whose
+  columns are the four pixels of a pooling window, then a maximum over these four;
+* hoists out of the ConvLSTM's recurrence all that does not depend on `h`, in both directions.
+
+`dtype` is the type of a matrix product's inputs: float32, or bfloat16, which rounds them only;
+sums, pointwise arithmetic, and results are float32. All of it is valid on any backend, but a GPU or
+a TPU has good convolutions of its own: use the plain ones (`plain_*`) there, and wherever gradients
+to the frames (saliency) or of higher order are wanted.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+# --------------------------------------------------------------------------- plain twins
+
+
+def plain_conv_same(x: Array, kernel: Array) -> Array:
+    """Same-padded convolution: `[N, H, W, Ci]`, `[k, k, Ci, Co]` -> `[N, H, W, Co]`."""
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def plain_conv_pool(x: Array, kernel: Array, bias: Array) -> Array:
+    """`relu(max_pool_2x2(conv(x) + bias))`: `[N, H, W, Ci]` -> `[N, H/2, W/2, Co]`."""
+    y = plain_conv_same(x, kernel) + bias
+    window = (1, 2, 2, 1)
+    return jax.nn.relu(lax.reduce_window(y, -jnp.inf, lax.max, window, window, "VALID"))
+
+
+def plain_convlstm_unroll(
+    gates_x: Array, kernel_h: Array, h0: Array, c0: Array, is_first: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    """As `convlstm_unroll`, with derivatives by JAX."""
+    h, c, rows = h0, c0, []
+    for gates, first in zip(gates_x, is_first, strict=True):
+        h, c = (jnp.where(first[:, None, None, None], 0.0, s) for s in (h, c))
+        i, f, o, g = jnp.split(gates + plain_conv_same(h, kernel_h), 4, axis=-1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        rows.append(h)
+    return jnp.stack(rows), (h, c)
+
+
+# --------------------------------------------------------------------------- building blocks
+
+# Images are taken in chunks of about this many output pixels: one chunk's patches and products
+# stay in a core's second-level cache.
+_CHUNK_PIXELS = 1400
+
+
+def _is_bfloat16(dtype: DTypeLike) -> bool:
+    return jnp.dtype(dtype) == jnp.bfloat16
+
+
+def _matmul(a: Array, b: Array, dtype: DTypeLike) -> Array:
+    """`a @ b` with inputs rounded to `dtype`, accumulated in float32."""
+    # The barriers keep XLA from folding a neighbouring transposition into the product: its CPU
+    # backend then has no bfloat16 implementation ("Unsupported element type for DotThunk").
+    a, b = lax.optimization_barrier((a.astype(dtype), b.astype(dtype)))
+    return lax.optimization_barrier(jnp.dot(a, b, preferred_element_type=jnp.float32))
+
+
+def _pack(x: Array, dtype: DTypeLike) -> Array:
+    """Rounds to `dtype`; two bfloat16 channels, c and c + C/2, share one uint32: `[..., C/2]`.
+
+    XLA's CPU loops handle 32-bit elements several times faster than bfloat16. Unpacked, channels
+    stand in the order of `_packed_order`.
+    """
+    if not _is_bfloat16(dtype) or x.shape[-1] % 2:
+        return x
+    bits = lax.bitcast_convert_type(x.astype(dtype), jnp.uint16).astype(jnp.uint32)
+    low, high = jnp.split(bits, 2, axis=-1)
+    return low | (high << 16)
+
+
+def _packed_order(channels: int, dtype: DTypeLike, inverse: bool = False) -> np.ndarray:
+    order = np.arange(channels)
+    if _is_bfloat16(dtype) and channels % 2 == 0:
+        order = order.reshape(2, -1).T.ravel()
+    return np.argsort(order) if inverse else order
+
+
+def _patches(x: Array, taps: int, pad: tuple[int, int]) -> Array:
+    """`taps x taps` windows of (packed) `[N, H, W, C]`, zero-padded: `[N H' W', taps taps C]`."""
+    x = lax.optimization_barrier(jnp.pad(x, ((0, 0), pad, pad, (0, 0))))
+    _, height, width, c = x.shape
+    height, width = height - taps + 1, width - taps + 1
+    slices = [
+        x[:, i : i + height, j : j + width].reshape(-1, c) for i in range(taps) for j in range(taps)
+    ]
+    # The barrier stores the slices: fused with the concatenation, they cost a branch per element,
+    # and three to six times the time.
+    out = jnp.concatenate(lax.optimization_barrier(slices), axis=-1)
+    if x.dtype == jnp.uint32:
+        out = lax.bitcast_convert_type(out, jnp.bfloat16).reshape(out.shape[0], -1)
+    return out
+
+
+def _transposed(a: Array, dtype: DTypeLike) -> Array:
+    """`a.T`, stored row by row in `dtype`."""
+    a = a.T.astype(dtype)
+    if _is_bfloat16(dtype) and a.shape[1] % 2 == 0:
+        # XLA gives a plain transposition a column-major layout, for which its CPU backend has no
+        # bfloat16 product (it converts to float32 and copies); a change of element size pins rows.
+        pairs = lax.bitcast_convert_type(a.reshape(a.shape[0], -1, 2), jnp.uint32)
+        a = lax.bitcast_convert_type(pairs, dtype).reshape(a.shape)
+    return a
+
+
+def _flipped(kernel: Array) -> Array:
+    """The kernel whose convolution is the transpose of `kernel`'s: `[k, k, Co, Ci]`."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def _as_matrix(kernel: Array) -> Array:
+    return kernel.reshape(-1, kernel.shape[-1])
+
+
+def _chunked(arrays: Sequence[Array], pixels: int) -> tuple[list[Array], int]:
+    """Splits the leading axis N into `[N / n, n]`, n near `_CHUNK_PIXELS / pixels`.
+
+    Returns the chunks, zero-padded where no n nearby divides N, and N.
+    """
+    total = arrays[0].shape[0]
+    wanted = max(1, min(total, round(_CHUNK_PIXELS / pixels)))
+    even = [n for n in range(-(-wanted // 2), min(total, 2 * wanted) + 1) if total % n == 0]
+    size = min(even, key=lambda n: abs(n - wanted), default=wanted)
+    chunks = -(-total // size)
+    padding = chunks * size - total
+    if padding:
+        arrays = [jnp.pad(a, ((0, padding),) + ((0, 0),) * (a.ndim - 1)) for a in arrays]
+    return [a.reshape(chunks, size, *a.shape[1:]) for a in arrays], total
+
+
+def _unchunked(x: Array, total: int) -> Array:
+    return x.reshape(-1, *x.shape[2:])[:total]
+
+
+# --------------------------------------------------------------------------- same convolution
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv_same(x: Array, kernel: Array, dtype: DTypeLike = jnp.float32) -> Array:
+    """Same-padded convolution with odd kernel.
+
+    Args: x `[N, H, W, Ci]`; kernel `[k, k, Ci, Co]`; dtype of the matrix products' inputs.
+    Returns: `[N, H, W, Co]`, float32.
+    """
+    if not _is_bfloat16(dtype):
+        return plain_conv_same(x, kernel)
+    matrix = _as_matrix(kernel[:, :, _packed_order(kernel.shape[2], dtype)]).astype(dtype)
+    (chunks,), total = _chunked([x], x.shape[1] * x.shape[2])
+
+    def product(x):
+        patches = _patches(_pack(x, dtype), kernel.shape[0], (kernel.shape[0] // 2,) * 2)
+        return _matmul(patches, matrix, dtype).reshape(*x.shape[:3], -1)
+
+    return _unchunked(lax.map(product, chunks), total)
+
+
+def _conv_same_fwd(x, kernel, dtype):
+    return conv_same(x, kernel, dtype), (x, kernel)
+
+
+def _conv_same_bwd(dtype, residuals, d_out):
+    x, kernel = residuals
+    return _conv_input_grad(d_out, kernel, dtype), _kernel_grad(x, d_out, kernel.shape[0], dtype)
+
+
+def _conv_input_grad(d_out: Array, kernel: Array, dtype: DTypeLike) -> Array:
+    """Gradient of a same convolution to its input: `[N, H, W, Co]` -> `[N, H, W, Ci]`."""
+    if not _is_bfloat16(dtype):
+        return plain_conv_same(d_out, _flipped(kernel))
+    k, _, ci, co = kernel.shape
+    matrix_t = _transposed(_as_matrix(kernel), dtype)
+    (chunks,), total = _chunked([d_out], d_out.shape[1] * d_out.shape[2])
+
+    def scatter(d_out):
+        n, h, w, _ = d_out.shape
+        d_patches = _matmul(d_out.reshape(-1, co), matrix_t, dtype).reshape(n, h, w, k, k, ci)
+        p = k // 2
+        d_patches = jnp.pad(d_patches, ((0, 0), (p, p), (p, p), (0, 0), (0, 0), (0, 0)))
+        d_patches = lax.optimization_barrier(d_patches)
+        starts = [(i, j) for i in range(k) for j in range(k)]
+        return sum(
+            d_patches[:, 2 * p - i : 2 * p - i + h, 2 * p - j : 2 * p - j + w, i, j]
+            for i, j in starts
+        )
+
+    if chunks.shape[0] == 1:
+        return scatter(chunks[0])[:total]
+    return _unchunked(lax.map(scatter, chunks), total)
+
+
+def _kernel_grad(x: Array, d_out: Array, k: int, dtype: DTypeLike) -> Array:
+    """Gradient of a same convolution to its kernel: `[k, k, Ci, Co]`."""
+    chunks, _ = _chunked([x, d_out], x.shape[1] * x.shape[2])
+
+    def add(total, chunk):
+        x, d_out = chunk
+        patches = _patches(_pack(x, dtype), k, (k // 2,) * 2)
+        d_out_t = _transposed(d_out.reshape(-1, d_out.shape[-1]), dtype)
+        return total + _matmul(d_out_t, patches, dtype), None
+
+    zero = jnp.zeros((d_out.shape[-1], k * k * x.shape[-1]))
+    total, _ = lax.scan(add, zero, chunks)
+    ci = x.shape[-1]
+    return total.T.reshape(k, k, ci, -1)[:, :, _packed_order(ci, dtype, inverse=True)]
+
+
+conv_same.defvjp(_conv_same_fwd, _conv_same_bwd)
+
+
+# --------------------------------------------------------------------------- pooled convolution
+
+
+def _blocks(x: Array, pad: int) -> Array:
+    """Pads, then moves 2x2 blocks into channels: `[N, H, W, C]` -> `[N, H/2+p, W/2+p, 4C]`."""
+    n, h, w, c = x.shape
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    x = x.reshape(n, h // 2 + pad, 2, w // 2 + pad, 2, c)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, h // 2 + pad, w // 2 + pad, 4 * c)
+
+
+def _unblocks(x: Array, pad: int) -> Array:
+    """Transpose of `_blocks`."""
+    n, h, w, c = x.shape
+    x = x.reshape(n, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
+    x = x.reshape(n, 2 * h, 2 * w, c // 4)
+    return x[:, pad : 2 * h - pad, pad : 2 * w - pad]
+
+
+def _block_kernel(kernel: Array) -> Array:
+    """The four shifts of `kernel` within a `(k+1) x (k+1)` patch, for blocked inputs and outputs.
+
+    `[k, k, Ci, Co]` -> `[t, t, 4 Ci, 4 Co]` with `t = (k + 1) / 2`.
+    """
+    k, _, ci, co = kernel.shape
+    t = (k + 1) // 2
+    shifts = [
+        jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in (0, 1) for j in (0, 1)
+    ]
+    big = jnp.stack(shifts, axis=3).reshape(t, 2, t, 2, ci, 4 * co)
+    return big.transpose(0, 2, 1, 3, 4, 5).reshape(t, t, 4 * ci, 4 * co)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def conv_pool(x: Array, kernel: Array, bias: Array, dtype: DTypeLike = jnp.float32) -> Array:
+    """`relu(max_pool_2x2(conv_same(x, kernel) + bias))`.
+
+    Of equal maxima, the first in row-major order receives the gradient, as in PyTorch.
+    Where Ci is 1, x is taken for a frame, of which nobody asks the gradient while learning: its
+    gradient is right, and free where unused.
+
+    Args: x `[N, H, W, Ci]`, H and W even; kernel `[k, k, Ci, Co]`, k odd; bias `[Co]`.
+    Returns: `[N, H/2, W/2, Co]`, float32.
+    """
+    return _conv_pool_fwd(x, kernel, bias, dtype)[0]
+
+
+def _conv_pool_fwd(x, kernel, bias, dtype):
+    k, _, ci, co = kernel.shape
+    matrix = _as_matrix(_block_kernel(kernel[:, :, _packed_order(ci, dtype)])).astype(dtype)
+    chunks, total = _chunked([x], x.shape[1] * x.shape[2] // 4)
+
+    def pooled(chunk):
+        (x,) = chunk
+        n, h, w, _ = x.shape
+        if ci == 1 or not _is_bfloat16(dtype):
+            y = lax.optimization_barrier(plain_conv_same(x, kernel))
+            groups = [y[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        else:
+            blocks = _blocks(_pack(x, dtype), k // 2)
+            y = _matmul(_patches(blocks, (k + 1) // 2, (0, 0)), matrix, dtype)
+            y = y.reshape(n, h // 2, w // 2, 4 * co)
+            groups = [y[..., g * co : (g + 1) * co] for g in range(4)]
+        top, winner = groups[0], jnp.zeros(groups[0].shape, jnp.int8)
+        for g in range(1, 4):
+            winner = jnp.where(groups[g] > top, jnp.int8(g), winner)
+            top = jnp.maximum(top, groups[g])
+        out = jax.nn.relu(top + bias)
+        return out, jnp.where(out > 0, winner, jnp.int8(-1))
+
+    out, winner = (_unchunked(a, total) for a in lax.map(pooled, chunks))
+    return out, (x, kernel, winner)
+
+
+def _conv_pool_bwd(dtype, residuals, d_out):
+    x, kernel, winner = residuals
+    k, _, ci, co = kernel.shape
+    t, pad = (k + 1) // 2, k // 2
+    chunks, total = _chunked([x, winner, d_out], d_out.shape[1] * d_out.shape[2])
+    matrix_t = _flipped(_block_kernel(kernel))[:, :, _packed_order(4 * co, dtype)]
+    matrix_t = _as_matrix(matrix_t).astype(dtype)
+    group = jnp.arange(4, dtype=jnp.int8)
+
+    def add(sums, chunk):
+        x, winner, d_out = chunk
+        n, h, w, _ = d_out.shape
+        d_kernel, d_bias = sums
+        patches = _patches(_blocks(_pack(x, dtype), pad), t, (0, 0))
+        # One column per pixel of the pooling window; all but the winner's are zero.
+        winner_t, d_out_t = (a.reshape(-1, co).T for a in (winner, d_out))
+        d_groups_t = jnp.where(winner_t == group[:, None, None], d_out_t, 0.0)
+        d_groups_t = d_groups_t.reshape(4 * co, -1).astype(dtype)
+        d_kernel = d_kernel + _matmul(d_groups_t, patches, dtype)
+        d_bias = d_bias + jnp.where(winner >= 0, d_out, 0.0).sum((0, 1, 2))
+        if ci == 1:
+            return (d_kernel, d_bias), ()
+        d_groups = jnp.where(winner[..., None, :] == group[:, None], d_out[..., None, :], 0.0)
+        d_groups = _pack(d_groups.reshape(n, h, w, 4 * co), dtype)
+        d_blocks = _matmul(_patches(d_groups, t, (t - 1, t - 1)), matrix_t, dtype)
+        d_x = _unblocks(d_blocks.reshape(n, h + t - 1, w + t - 1, 4 * ci), pad)
+        return (d_kernel, d_bias), d_x
+
+    zeros = jnp.zeros((4 * co, t * t * 4 * ci)), jnp.zeros(co)
+    (d_big, d_bias), d_x = lax.scan(add, zeros, chunks)
+    d_big = d_big.T.reshape(t, t, 4 * ci, 4 * co)
+    (d_kernel,) = jax.linear_transpose(_block_kernel, kernel)(d_big)
+    d_kernel = d_kernel[:, :, _packed_order(ci, dtype, inverse=True)]
+    d_x = _first_layer_input_grad(d_out, winner, kernel) if ci == 1 else _unchunked(d_x, total)
+    return d_x, d_kernel, d_bias
+
+
+def _first_layer_input_grad(d_out, winner, kernel):
+    n, h, w, co = d_out.shape
+    group = jnp.arange(4, dtype=jnp.int8)
+    d = jnp.where(winner[..., None, :] == group[:, None], d_out[..., None, :], 0.0)
+    return plain_conv_same(_unblocks(d.reshape(n, h, w, 4 * co), 0), _flipped(kernel))
+
+
+conv_pool.defvjp(_conv_pool_fwd, _conv_pool_bwd)
+
+
+# --------------------------------------------------------------------------- ConvLSTM
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def convlstm_unroll(
+    gates_x: Array,
+    kernel_h: Array,
+    h0: Array,
+    c0: Array,
+    is_first: Array,
+    dtype: DTypeLike = jnp.float32,
+) -> tuple[Array, tuple[Array, Array]]:
+    """Unrolls a ConvLSTM without peepholes; gates in the order i, f, o, g.
+
+    Args:
+      gates_x: `[T, B, H, W, 4C]`, the part of the gates that does not depend on h, with bias.
+      kernel_h: `[k, k, C, 4C]`.
+      h0, c0: `[B, H, W, C]`, the carry before row 0.
+      is_first: `[T, B]` bool; where set, the carry is zeroed before that row.
+      dtype: of the matrix products' inputs.
+
+    Returns: h `[T, B, H, W, C]` and the last (h, c).
+    """
+    return _convlstm_fwd(gates_x, kernel_h, h0, c0, is_first, dtype)[0]
+
+
+def _convlstm_fwd(gates_x, kernel_h, h0, c0, is_first, dtype):
+    k = kernel_h.shape[0]
+    order = _packed_order(kernel_h.shape[2], dtype)
+    matrix = _as_matrix(kernel_h[:, :, order]).astype(dtype)
+
+    def gates_h(h):
+        if not _is_bfloat16(dtype):
+            return plain_conv_same(h, kernel_h)
+        return _matmul(_patches(_pack(h, dtype), k, (k // 2,) * 2), matrix, dtype)
+
+    def step(carry, inputs):
+        gates, first = inputs
+        h, c = (jnp.where(first[:, None, None, None], 0.0, s) for s in carry)
+        gates = gates + gates_h(h).reshape(gates.shape)
+        i, f, o, g = jnp.split(gates, 4, axis=-1)
+        i, f, o, g = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jax.nn.sigmoid(o), jnp.tanh(g)
+        c_next = f * c + i * g
+        tanh_c = jnp.tanh(c_next)
+        h_next = o * tanh_c
+        return (h_next, c_next), (h_next, (h, i, f, o, g, c, tanh_c))
+
+    carry, (h, saved) = lax.scan(step, (h0, c0), (gates_x, is_first))
+    return (h, carry), (saved, kernel_h, is_first)
+
+
+def _convlstm_bwd(dtype, residuals, cotangents):
+    (h_before, *saved), kernel_h, is_first = residuals
+    d_h_rows, d_carry = cotangents
+    t, b, height, width, _ = d_h_rows.shape
+
+    def step(carry, inputs):
+        d_h, d_c = carry
+        d_h_row, (i, f, o, g, c, tanh_c), first = inputs
+        d_h = d_h + d_h_row
+        d_c = d_c + d_h * o * (1 - tanh_c * tanh_c)
+        d_i = d_c * g * i * (1 - i)
+        d_f = d_c * c * f * (1 - f)
+        d_o = d_h * tanh_c * o * (1 - o)
+        d_g = d_c * i * (1 - g * g)
+        d_gates = jnp.concatenate([d_i, d_f, d_o, d_g], axis=-1)
+        d_h = _conv_input_grad(d_gates, kernel_h, dtype)
+        keep = jnp.where(first, 0.0, 1.0)[:, None, None, None]
+        return (d_h * keep, d_c * f * keep), d_gates
+
+    (d_h0, d_c0), d_gates = lax.scan(
+        step, d_carry, (d_h_rows, tuple(saved), is_first), reverse=True
+    )
+    images, d_images = (a.reshape(t * b, height, width, -1) for a in (h_before, d_gates))
+    d_kernel = _kernel_grad(images, d_images, kernel_h.shape[0], dtype)
+    return d_gates, d_kernel, d_h0, d_c0, None
+
+
+convlstm_unroll.defvjp(_convlstm_fwd, _convlstm_bwd)
+
+
+# --------------------------------------------------------------------------- the choice
+
+
+class Kernels(NamedTuple):
+    """The three functions that a network is made of."""
+
+    conv_same: Callable[..., Array]
+    conv_pool: Callable[..., Array]
+    convlstm_unroll: Callable[..., tuple[Array, tuple[Array, Array]]]
+
+
+PLAIN = Kernels(plain_conv_same, plain_conv_pool, plain_convlstm_unroll)
+
+
+def fast(dtype: DTypeLike) -> Kernels:
+    """The hand-written ones, with matrix products of inputs rounded to `dtype`."""
+    return Kernels(
+        lambda *args: conv_same(*args, dtype),
+        lambda *args: conv_pool(*args, dtype),
+        lambda *args: convlstm_unroll(*args, dtype),
+    )
+
+
+KERNELS = {"plain": PLAIN, "float32": fast(jnp.float32), "bfloat16": fast(jnp.bfloat16)}

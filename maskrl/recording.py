@@ -108,9 +108,7 @@ def write(recording: Recording, path: str | pathlib.Path) -> None:
     path = pathlib.Path(path)
     header = {"version": VERSION}
     header |= {name: getattr(recording, name) for name in _FIELDS if name not in _ARRAYS}
-    arrays = {
-        name: array for name in _ARRAYS if (array := getattr(recording, name)) is not None
-    }
+    arrays = {name: array for name in _ARRAYS if (array := getattr(recording, name)) is not None}
     _check(header, arrays, path)
     partial = path.with_name(path.name + ".part")
     try:

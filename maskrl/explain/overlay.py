@@ -10,9 +10,14 @@ the network sees it, so that all colour is the mask's.
 import dataclasses
 
 import numpy as np
+from matplotlib import colormaps
+
+from maskrl.errors import UserError
+from maskrl.recording import Recording
 
 OPACITY = 0.6  # of the mask's colours over the grey frame
 COLOUR_MAP = "inferno"  # its lightness rises evenly: readable in grey and to colour-blind people
+_TABLE = colormaps[COLOUR_MAP](np.arange(256), bytes=True)[:, :3]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,15 +26,48 @@ class Scale:
 
     low: float
     high: float
-    name: str  # in words, for pictures
+    name: str
 
     @property
     def words(self) -> str:
         """The scale in words: every picture of a mask carries them."""
-        return f"{self.name}: colours span {self.low:.2g} to {self.high:.2g}"
+        return f"{self.name} scale, {self.low:.2g} to {self.high:.2g}"
 
 
-ABSOLUTE = Scale(0.0, 1.0, "absolute scale")
+ABSOLUTE = Scale(0.0, 1.0, "absolute")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One branch's mask over a whole recording, and the colours it is drawn in."""
+
+    mask: np.ndarray  # float32 [T, 10, 10]
+    scale: Scale
+
+
+def layers(recording: Recording, branch: str = "both", contrast: bool = True) -> dict[str, Layer]:
+    """The masks to draw, by branch: "policy", "value".
+
+    Args:
+      recording: the game.
+      branch: policy, value, or both, which means those that the agent has, if any.
+      contrast: stretch the colours over the recording, or span 0 to 1.
+
+    Raises:
+      UserError: the agent lacks the mask that was asked for by name.
+    """
+    masks = recording.masks()
+    if branch != "both":
+        if branch not in masks:
+            raise UserError(
+                f"the agent of this {recording.game} game has no {branch} mask "
+                f"(its masks: {', '.join(masks) or 'none'})"
+            )
+        masks = {branch: masks[branch]}
+    return {
+        name: Layer(mask, contrast_scale(mask) if contrast else ABSOLUTE)
+        for name, mask in masks.items()
+    }
 
 
 def contrast_scale(mask: np.ndarray) -> Scale:
@@ -38,7 +76,7 @@ def contrast_scale(mask: np.ndarray) -> Scale:
     A mask that hardly varies (by less than 0.01) is not stretched: it gets the absolute scale.
     """
     low, high = (float(q) for q in np.percentile(mask, [1, 99]))
-    return Scale(low, high, "contrast-stretched scale") if high - low >= 0.01 else ABSOLUTE
+    return Scale(low, high, "contrast-stretched") if high - low >= 0.01 else ABSOLUTE
 
 
 def colours(values: np.ndarray, scale: Scale) -> np.ndarray:
@@ -99,13 +137,3 @@ def scale_bar(scale: Scale, width: int, height: int) -> np.ndarray:
     values = np.linspace(scale.low, scale.high, width)
     under = np.linspace(0, 255, height)[:, None, None]
     return np.round(OPACITY * colours(values, scale) + (1 - OPACITY) * under).astype(np.uint8)
-
-
-def _table() -> np.ndarray:
-    """uint8 [256, 3]: the colour map."""
-    from matplotlib import colormaps  # here, because importing it takes a moment
-
-    return colormaps[COLOUR_MAP](np.arange(256), bytes=True)[:, :3]
-
-
-_TABLE = _table()

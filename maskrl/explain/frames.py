@@ -13,6 +13,7 @@ from maskrl.errors import UserError
 from maskrl.recording import Recording
 
 BEFORE_DEATH = 5  # steps: a third of a second, when the danger can be seen
+SETTLE = 15  # steps of a new life, one second, in which no frame counts as telling
 MOST_FRAMES = 60  # that a person may ask for: more are unreadable in one figure
 
 # Where the consoles' memory shows that a stage begins: the state (bool [T] of uint8 [T, 128]) that
@@ -126,9 +127,11 @@ def telling_stretch(recording: Recording, length: int) -> tuple[int, int]:
 
 def _signals(recording: Recording) -> list[tuple[np.ndarray, Callable[[int], str]]]:
     """Each kind of telling frame: how strong it is, float [T] (-inf: never), and its words."""
-    reward, value, entropy = recording.reward, recording.value, recording.entropy
+    reward, value = recording.reward, recording.value
+    entropy = recording.entropy
     jump = np.abs(np.diff(value, prepend=value[:1]))
-    jump[recording.life_start] = -np.inf  # a new life, and a new memory: no news in the game
+    for start in np.flatnonzero(recording.life_start):  # its memory is empty: no news in the game
+        jump[start : start + SETTLE] = entropy[start : start + SETTLE] = -np.inf
     doomed = np.full(len(recording), -np.inf)
     lost = np.array([*boundaries(recording).lives, len(recording)])
     doomed[np.maximum(lost - BEFORE_DEATH, 0)] = 0.0

@@ -8,6 +8,7 @@ the network sees it, so that all colour is the mask's.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 from matplotlib import colormaps
@@ -17,7 +18,6 @@ from maskrl.recording import Recording
 
 OPACITY = 0.6  # of the mask's colours over the grey frame
 COLOUR_MAP = "inferno"  # its lightness rises evenly: readable in grey and to colour-blind people
-_TABLE = colormaps[COLOUR_MAP](np.arange(256), bytes=True)[:, :3]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Scale:
     low: float
     high: float
     name: str
+    colour_map: str = COLOUR_MAP  # of matplotlib
 
     @property
     def words(self) -> str:
@@ -79,10 +80,16 @@ def contrast_scale(mask: np.ndarray) -> Scale:
     return Scale(low, high, "contrast-stretched") if high - low >= 0.01 else ABSOLUTE
 
 
+def difference_scale(*differences: np.ndarray) -> Scale:
+    """The scale of masks' differences, blue below zero, red above, to the largest of them."""
+    most = max(float(np.abs(d).max()) for d in differences) or 1.0
+    return Scale(-most, most, "difference", "RdBu_r")
+
+
 def colours(values: np.ndarray, scale: Scale) -> np.ndarray:
     """Mask values, float [...], as uint8 [..., 3] RGB; values beyond the scale take its ends."""
     position = (values - scale.low) / (scale.high - scale.low)
-    return _TABLE[np.round(np.clip(position, 0, 1) * 255).astype(np.uint8)]
+    return _table(scale.colour_map)[np.round(np.clip(position, 0, 1) * 255).astype(np.uint8)]
 
 
 def spread(cells: np.ndarray, view: tuple[int, int], width: int = 160) -> np.ndarray:
@@ -94,7 +101,7 @@ def spread(cells: np.ndarray, view: tuple[int, int], width: int = 160) -> np.nda
         ((np.arange(size) + 0.5) * n / size).astype(int)
         for n, size in zip(cells.shape, (view[1] - view[0], width), strict=False)
     )
-    return cells[rows[:, None], columns]
+    return cells[:, columns][rows]
 
 
 def overlay(
@@ -117,16 +124,18 @@ def overlay(
       uint8 [210, 160, 3], RGB.
     """
     top, bottom = view
-    seen = grey(frame[top:bottom])
     cover = spread(colours(mask, scale).astype(np.float32) * opacity, view, frame.shape[1])
+    cover += ((1 - opacity) * grey(frame[top:bottom]))[..., None]
+    cover += 0.5  # rounds
     result = frame.copy()
-    result[top:bottom] = np.round(cover + (1 - opacity) * seen[..., None]).astype(np.uint8)
+    result[top:bottom] = cover.astype(np.uint8)
     return result
 
 
 def grey(frame: np.ndarray) -> np.ndarray:
     """uint8 [..., 3] RGB as the network sees it: float32 [...] in 0..255, the channels' mean."""
-    return frame.mean(axis=-1, dtype=np.float32)
+    red, green, blue = (frame[..., channel].astype(np.float32) for channel in range(3))
+    return (red + green + blue) / 3
 
 
 def scale_bar(scale: Scale, width: int, height: int) -> np.ndarray:
@@ -137,3 +146,9 @@ def scale_bar(scale: Scale, width: int, height: int) -> np.ndarray:
     values = np.linspace(scale.low, scale.high, width)
     under = np.linspace(0, 255, height)[:, None, None]
     return np.round(OPACITY * colours(values, scale) + (1 - OPACITY) * under).astype(np.uint8)
+
+
+@functools.cache
+def _table(colour_map: str) -> np.ndarray:
+    """uint8 [256, 3]: the colour map's colours."""
+    return colormaps[colour_map](np.arange(256), bytes=True)[:, :3]

@@ -26,10 +26,22 @@ ZOOM = 2  # every pixel of the game is ZOOM x ZOOM in the video, with sharp edge
 _PANEL = (160 * ZOOM, 210 * ZOOM)  # width, height
 _GAP = 8
 _TITLE = 54  # height of the two title lines
-_BLOCK = 104  # height of the text under a panel
+_NUMBERS, _SCALE = 62, 42  # heights of a text block's numbers and of its mask's scale
 _BACK, _INK, _FAINT = (24, 24, 28), (240, 240, 240), (165, 165, 170)
 _FONT = {size: ImageFont.load_default(size) for size in (13, 15, 20)}
 _CURVE = (130, 8, 182, 44)  # left, top, width, height in the value's block
+
+_ENCODING = {
+    "-crf": "20",
+    "-preset": "veryfast",
+    "-tune": "animation",  # flat colours and sharp edges
+    "-vf": "scale=out_color_matrix=bt709:out_range=tv",
+    # Players guess the colours' matrix where the file does not say it.
+    "-colorspace": "bt709",
+    "-color_primaries": "bt709",
+    "-color_trc": "bt709",
+    "-movflags": "+faststart",  # plays before it is loaded
+}
 
 
 def write_mp4(
@@ -52,10 +64,7 @@ def write_mp4(
         codec="libx264",
         macro_block_size=2,  # what yuv420p needs; all sizes here are even
         quality=None,
-        # animation: flat colours and sharp edges; faststart: plays before it is loaded.
-        output_params=["-crf", "20", "-preset", "veryfast", "-tune", "animation"]
-        + ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709"]
-        + ["-color_primaries", "bt709", "-color_trc", "bt709", "-movflags", "+faststart"],
+        output_params=[word for option in _ENCODING.items() for word in option],
     )
     writer.send(None)
     for image in _progress(screen.images(range(len(recording))), len(recording), path):
@@ -118,17 +127,13 @@ class _Screen:
         self._score = recording.score
         columns = ["game", *layers]
         # Each text block stands under its own panel, or under the game's where there is none.
-        self._block, filled = {}, dict.fromkeys(columns, 0)
+        self._block, bottom = {}, dict.fromkeys(columns, _TITLE + _PANEL[1])
         for block in ("game", "policy", "value"):
             column = block if block in columns else "game"
-            x = columns.index(column) * (_PANEL[0] + _GAP)
-            self._block[block] = (x, _TITLE + _PANEL[1] + filled[column] * _BLOCK)
-            filled[column] += 1
+            self._block[block] = (columns.index(column) * (_PANEL[0] + _GAP), bottom[column])
+            bottom[column] += _NUMBERS + (_SCALE if block in layers else 0)
         self._panel = {name: self._block[name][0] for name in columns}
-        self.size = (
-            len(columns) * (_PANEL[0] + _GAP) - _GAP,
-            _TITLE + _PANEL[1] + max(filled.values()) * _BLOCK,
-        )
+        self.size = (len(columns) * (_PANEL[0] + _GAP) - _GAP, max(bottom.values()))
         self._still = self._draw_still(note)
 
     def images(self, indices: Iterable[int]) -> Iterator[Image.Image]:
@@ -144,9 +149,10 @@ class _Screen:
         image = Image.new("RGB", self.size, _BACK)
         draw = ImageDraw.Draw(image)
         width = self.size[0]
-        _fit(draw, (6, 5), title(self._recording), 15, width - 12)
         if note:
             draw.text((width - 6, 5), note, _FAINT, _FONT[15], anchor="ra")
+            width -= round(draw.textlength(note, _FONT[15])) + 12
+        _fit(draw, (6, 5), title(self._recording), width - 12)
         for name, x in self._panel.items():
             words = "game" if name == "game" else f"{name} mask over it"
             draw.text((x + 6, 30), words, _INK, _FONT[15])
@@ -220,11 +226,12 @@ def _curve(values: np.ndarray, width: int, height: int) -> np.ndarray:
     return drawn
 
 
-def _fit(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, width: int) -> None:
-    """Draws the text, cut off with dots where it is wider than `width`."""
-    while text and draw.textlength(text, _FONT[size]) > width:
+def _fit(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int) -> None:
+    """Draws the text, smaller or even cut off with dots where it is wider than `width`."""
+    font = _FONT[15] if draw.textlength(text, _FONT[15]) <= width else _FONT[13]
+    while draw.textlength(text, font) > width:
         text = text.removesuffix("…")[:-1] + "…"
-    draw.text(at, text, _INK, _FONT[size])
+    draw.text(at, text, _INK, font)
 
 
 def _progress(images: Iterator[Image.Image], total: int, path: pathlib.Path) -> Iterable:

@@ -26,8 +26,9 @@ CONSECUTIVE = 15  # frames, as in the paper's Figures 13 to 18
 _MARGIN = 0.25
 _GAP = 0.12
 _COLUMNS = 6  # frames side by side
+_WIDTH = 1.6  # of a frame: two dots of the PNG for each of its pixels
 _SHAPE = 210 / 160  # a frame's height by its width
-_GREEN = "#1a8a3a"
+_GREEN, _RED = "#1a8a3a", "#c0392b"
 
 
 class _Page:
@@ -41,12 +42,16 @@ class _Page:
         place = (x / self.width, 1 - (y + height) / self.height)
         return self.figure.add_axes((*place, width / self.width, height / self.height))
 
-    def picture(self, x: float, y: float, width: float, pixels: np.ndarray) -> Axes:
+    def picture(self, x: float, y: float, width: float, pixels: np.ndarray) -> None:
         """Pixels of any shape, `width` inches wide, not smoothed."""
         axes = self.axes(x, y, width, width * pixels.shape[0] / pixels.shape[1])
         axes.imshow(pixels, interpolation="none", aspect="auto")
         axes.set_axis_off()
-        return axes
+
+    def joystick(self, x: float, y: float, width: float, action_name: str) -> None:
+        axes = self.axes(x, y, width, width * 4 / 7)
+        axes.imshow(icon(action_name, 96, (0, 0, 0)), interpolation="antialiased", aspect="auto")
+        axes.set_axis_off()
 
     def text(self, x: float, y: float, words: str, size: float = 8, **style) -> None:
         style = {"va": "top", "ha": "left", "linespacing": 1.3} | style
@@ -55,26 +60,24 @@ class _Page:
     def scale(self, x: float, y: float, width: float, scale: Scale, of: str) -> None:
         """The scale's bar with its words: 0.5 inches high."""
         _bar(self.axes(x, y, width, 0.14), scale)
-        self.text(x + width + 0.12, y - 0.02, f"{of}: {scale.words}\n(bar: over black to white)", 7)
+        words = f"{of}: {scale.words}\nbar: over black (top) to over white (bottom)"
+        self.text(x + width + 0.12, y - 0.02, words, 7)
 
 
-def mask_figure(
-    recording: Recording, layer: Layer, branch: str, chosen: Sequence[Chosen]
-) -> Figure:
-    """The paper's Figure 2: the mask at chosen frames, with the action and why it was chosen.
+def policy_figure(recording: Recording, layer: Layer, chosen: Sequence[Chosen]) -> Figure:
+    """The paper's Figure 2: the policy mask and the action at chosen frames, and why these.
 
     Args:
       recording: the game.
-      layer: the mask.
-      branch: its name, policy or value.
+      layer: the policy mask.
       chosen: the frames, of any number.
     """
-    width, note = 1.75, 0.95
+    width, note = _WIDTH, 1.05
     height = 2 * width * _SHAPE + 0.05 + note
     lines = -(-len(chosen) // _COLUMNS)
     columns = max(min(len(chosen), _COLUMNS), 3)  # no narrower than the title
     page = _Page(2 * _MARGIN + columns * (width + _GAP) - _GAP, 0.75 + lines * (height + 0.1) + 0.5)
-    _heading(page, recording, f"{branch} mask and action at chosen frames")
+    _heading(page, recording, "policy mask and action at chosen frames")
     for number, frame in enumerate(chosen):
         x = _MARGIN + number % _COLUMNS * (width + _GAP)
         y = 0.75 + number // _COLUMNS * (height + 0.1)
@@ -82,105 +85,117 @@ def mask_figure(
         y += width * _SHAPE + 0.05
         page.picture(x, y, width, _masked(recording, layer, frame.index))
         _note(page, x, y + width * _SHAPE + 0.06, width, recording, frame, _letter(number))
-    page.scale(_MARGIN, page.height - 0.48, 2.2, layer.scale, f"{branch} mask")
+    page.scale(_MARGIN, page.height - 0.48, 2.2, layer.scale, "policy mask")
     return page.figure
 
 
-def value_figure(recording: Recording, layer: Layer, chosen: Sequence[Chosen]) -> Figure:
+def value_figure(recording: Recording, layer: Layer | None, chosen: Sequence[Chosen]) -> Figure:
     """The paper's Figure 3: the value mask at chosen frames over the state value's curve.
 
     Green broken lines stand where a stage begins (dashed) and where a life was lost (dotted).
 
     Args:
       recording: the game.
-      layer: the value mask.
+      layer: the value mask; None, of an agent that has none, shows the bare frames.
       chosen: the frames, of any number; letters tie them to the curve.
     """
-    width, note, curve = 1.75, 0.95, 2.0
+    width, note, curve = _WIDTH, 1.05, 2.0
     height = width * _SHAPE + note
     lines = -(-len(chosen) // _COLUMNS)
     columns = max(min(len(chosen), _COLUMNS), 3)
     page = _Page(
         2 * _MARGIN + columns * (width + _GAP) - _GAP,
-        0.75 + lines * (height + 0.1) + curve + 1.25,
+        0.75 + lines * (height + 0.1) + curve + 1.35,
     )
-    _heading(page, recording, "value mask at chosen frames, and the state value")
+    shown = "value mask at chosen frames" if layer else "chosen frames"
+    _heading(page, recording, f"{shown}, and the state value")
     for number, frame in enumerate(chosen):
         x = _MARGIN + number % _COLUMNS * (width + _GAP)
         y = 0.75 + number // _COLUMNS * (height + 0.1)
-        page.picture(x, y, width, _masked(recording, layer, frame.index))
+        t = frame.index
+        pixels = _masked(recording, layer, t) if layer else recording.frames[t]
+        page.picture(x, y, width, pixels)
         _note(page, x, y + width * _SHAPE + 0.06, width, recording, frame, _letter(number))
     y = 0.75 + lines * (height + 0.1) + 0.2
     axes = page.axes(_MARGIN + 0.4, y, page.width - 2 * _MARGIN - 0.4, curve)
     _value_curve(axes, recording, chosen)
-    page.scale(_MARGIN, page.height - 0.48, 2.2, layer.scale, "value mask")
+    if layer:
+        page.scale(_MARGIN, page.height - 0.48, 2.2, layer.scale, "value mask")
     return page.figure
 
 
-def gallery(
-    recordings: Sequence[Recording],
-    layers: Sequence[Layer],
-    branch: str,
-    chosen: Sequence[Sequence[Chosen]],
-) -> Figure:
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One game's row of a gallery: all that is kept of its recording."""
+
+    title: str
+    score: float
+    scale: Scale
+    pictures: list[np.ndarray]  # uint8 [210, 160, 3], the mask over the frame
+    words: list[str]  # below each
+
+
+def gallery_row(recording: Recording, layer: Layer, chosen: Sequence[Chosen]) -> Row:
+    """The row of this game: the mask `layer` at the chosen frames."""
+    return Row(
+        title(recording),
+        recording.final_score,
+        layer.scale,
+        [_masked(recording, layer, frame.index) for frame in chosen],
+        [f"step {frame.index}: {frame.reason}" for frame in chosen],
+    )
+
+
+def gallery(rows: Sequence[Row], branch: str) -> Figure:
     """The paper's Figures 4 to 12: one branch's mask, a row of frames for each game.
 
     Args:
-      recordings: the games.
-      layers: the mask of each.
+      rows: the games.
       branch: the masks' name, policy or value.
-      chosen: the frames of each game.
     """
-    width, label = 1.5, 1.45
+    width, label = _WIDTH, 1.45
     height = width * _SHAPE + 0.62
-    page = _Page(
-        2 * _MARGIN + label + max(len(row) for row in chosen) * (width + _GAP) - _GAP,
-        0.55 + len(recordings) * height,
-    )
-    page.text(_MARGIN, 0.18, f"{branch} mask in {len(recordings)} games", 12, weight="bold")
-    for row, (recording, layer, frames) in enumerate(zip(recordings, layers, chosen, strict=True)):
-        y = 0.55 + row * height
-        page.text(_MARGIN, y, recording.game, 10, weight="bold")
-        parts = [*title(recording).split(" · ")[1:], f"score {recording.final_score:.0f}"]
+    columns = max(len(row.pictures) for row in rows)
+    page = _Page(2 * _MARGIN + label + columns * (width + _GAP) - _GAP, 0.55 + len(rows) * height)
+    page.text(_MARGIN, 0.18, f"{branch} mask at chosen frames", 12, weight="bold")
+    for number, row in enumerate(rows):
+        y = 0.55 + number * height
+        game, *parts = row.title.split(" · ")
+        page.text(_MARGIN, y, game, 10, weight="bold")
+        parts.append(f"score {row.score:.0f}")
         words = [line for part in parts for line in textwrap.wrap(part, 22)]
         page.text(_MARGIN, y + 0.22, "\n".join(words), 7)
-        bar = page.axes(_MARGIN, y + width * _SHAPE - 0.45, label - 0.3, 0.14)
-        _bar(bar, layer.scale)
-        scale = textwrap.fill(layer.scale.words, 26)
+        _bar(page.axes(_MARGIN, y + width * _SHAPE - 0.45, label - 0.3, 0.14), row.scale)
+        scale = textwrap.fill(row.scale.words, 26)
         page.text(_MARGIN, y + width * _SHAPE - 0.12, scale, 6.5)
-        for column, frame in enumerate(frames):
+        for column, (pixels, words) in enumerate(zip(row.pictures, row.words, strict=True)):
             x = _MARGIN + label + column * (width + _GAP)
-            page.picture(x, y, width, _masked(recording, layer, frame.index))
-            words = textwrap.fill(f"step {frame.index}: {frame.reason}", 30)
-            page.text(x, y + width * _SHAPE + 0.05, words, 6.5)
+            page.picture(x, y, width, pixels)
+            page.text(x, y + width * _SHAPE + 0.05, textwrap.fill(words, 31), 6.5)
     return page.figure
 
 
 def consecutive(
-    recording: Recording,
-    layers: dict[str, Layer],
-    start: int,
-    reason: str,
-    count: int = CONSECUTIVE,
+    recording: Recording, layers: dict[str, Layer], start: int, chosen: Chosen | None = None
 ) -> Figure:
     """The paper's Figures 13 to 18: consecutive frames; rows for the image and for each mask.
 
     Args:
       recording: the game.
       layers: the masks.
-      start: the first frame.
-      reason: why these frames, one line.
-      count: how many; fewer where the game ends.
+      start: the first of CONSECUTIVE frames, fewer where the game ends.
+      chosen: the frame for whose sake they are shown.
     """
-    width, label, gap = 0.95, 0.75, 0.04
-    frames = range(start, min(start + count, len(recording)))
+    width, label, gap = _WIDTH / 2, 0.75, 0.04
+    frames = range(start, min(start + CONSECUTIVE, len(recording)))
     height = width * _SHAPE + gap
     page = _Page(
         2 * _MARGIN + label + max(len(frames), 6) * (width + gap) - gap,
         0.95 + (1 + len(layers)) * height + 0.75 + (0.55 if layers else 0),
     )
-    last = frames[-1]
-    _heading(page, recording, f"{len(frames)} consecutive steps, {start} to {last}: {reason}")
+    words = f"{len(frames)} consecutive steps, {start} to {frames[-1]}"
+    reason = f" (step {chosen.index}: {chosen.reason})" if chosen else ""
+    _heading(page, recording, words + reason)
     for row, name in enumerate(["image", *layers]):
         y = 0.95 + row * height
         words = name if name == "image" else f"{name}\nmask"
@@ -197,7 +212,7 @@ def consecutive(
     for column, t in enumerate(frames):
         x = _MARGIN + label + column * (width + gap)
         action = recording.action_names[recording.action[t]]
-        page.picture(x + width - 0.4, y + 0.16, 0.36, np.asarray(icon(action, 96, (0, 0, 0))))
+        page.joystick(x + width - 0.4, y + 0.16, 0.36, action)
         reward = f"{recording.reward[t]:+g}" if recording.reward[t] else "·"
         page.text(x, y, f"{action}\n{recording.value[t]:.2f}\n{reward}", 7)
     for column, (name, layer) in enumerate(layers.items()):
@@ -237,7 +252,7 @@ def reaction(
       heading: game, agent, and what was changed.
       scales: by branch, of the masks before and after.
     """
-    width, label, bars = 1.75, 0.8, 3.6
+    width, label, bars = _WIDTH, 0.9, 3.6
     height = width * _SHAPE
     columns = ["image", *before.masks]
     page = _Page(
@@ -248,11 +263,12 @@ def reaction(
     differences = {name: after.masks[name] - mask for name, mask in before.masks.items()}
     between = difference_scale(*differences.values()) if differences else None
     changed = (before.frame != after.frame).any(axis=-1)
-    outlined = np.where(changed[..., None], after.frame, after.frame // 4)
+    lit = np.where(changed[..., None], after.frame, after.frame // 4)
     for row, name in enumerate(("before", "after", "difference")):
         y = 0.8 + row * (height + _GAP)
-        page.text(_MARGIN, y + height / 2, name, 9, va="center")
-        frame = (before.frame, after.frame, outlined)[row]
+        words = name if row < 2 else "difference\n(the image's\nchange is lit)"
+        page.text(_MARGIN, y + height / 2, words, 9, va="center")
+        frame = (before.frame, after.frame, lit)[row]
         for column, branch in enumerate(columns):
             x = _MARGIN + label + column * (width + _GAP)
             if row == 0:
@@ -266,16 +282,14 @@ def reaction(
                 base = after.frame if row == 2 else frame
                 page.picture(x, y, width, overlay(base, mask, view, scale))
     x = page.width - _MARGIN - bars
-    _bars(
-        page.axes(x, 0.8, bars, 2 * height - 0.3),
-        action_names,
-        [before.probabilities, after.probabilities],
-        "probability",
-    )
-    axes = page.axes(x, 0.8 + 2 * (height + _GAP) + 0.1, bars, height - 0.6)
-    _bars(axes, ["state value"], [[before.value], [after.value]], "value")
+    policy = page.axes(x, 0.8, bars, 2 * height - 0.3)
+    _bars(policy, action_names, before.probabilities, after.probabilities)
+    policy.set_title("probability of each action", size=9)
+    policy.legend(fontsize=8, frameon=False)
+    value = page.axes(x, 0.8 + 2 * (height + _GAP) + 0.25, bars, 0.7)
+    _bars(value, ["value"], [before.value], [after.value])
     change = after.value - before.value
-    axes.set_title(f"state value {before.value:.2f} → {after.value:.2f} ({change:+.2f})", size=9)
+    value.set_title(f"state value {before.value:.2f} → {after.value:.2f} ({change:+.2f})", size=9)
     y = page.height - 0.45 * (len(before.masks) + 1) + 0.05
     for name, scale in (*scales.items(), *([("difference of masks", between)] if between else [])):
         page.scale(_MARGIN, y, 2.2, scale, name if scale is between else f"{name} mask")
@@ -284,7 +298,7 @@ def reaction(
 
 
 def save(figure: Figure, stem: str | pathlib.Path) -> list[pathlib.Path]:
-    """Writes stem.png (150 dots per inch) and stem.pdf (text as text) and returns their paths.
+    """Writes stem.png (200 dots per inch) and stem.pdf (text as text) and returns their paths.
 
     Raises:
       UserError: a file cannot be written.
@@ -292,9 +306,9 @@ def save(figure: Figure, stem: str | pathlib.Path) -> list[pathlib.Path]:
     paths = [pathlib.Path(f"{stem}.png"), pathlib.Path(f"{stem}.pdf")]
     try:
         paths[0].parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(paths[0], dpi=150)
+        figure.savefig(paths[0], dpi=200)
         with matplotlib.rc_context({"pdf.fonttype": 42}):
-            figure.savefig(paths[1], dpi=300)
+            figure.savefig(paths[1])
     except OSError as error:
         raise UserError(f"cannot write {stem}.png and .pdf: {error.strerror}") from error
     return paths
@@ -324,7 +338,7 @@ def _note(
     name = recording.action_names[action]
     page.text(x, y, f"({letter}) step {t}", 8, weight="bold")
     page.text(x + width, y, f"value {recording.value[t]:.2f}", 8, ha="right")
-    page.picture(x, y + 0.19, 0.36, np.asarray(icon(name, 96, (0, 0, 0))))
+    page.joystick(x, y + 0.19, 0.36, name)
     page.text(x + 0.44, y + 0.2, f"{name}, {recording.probabilities[t, action]:.0%}", 8)
     page.text(x, y + 0.45, textwrap.fill(frame.reason, 30), 7.5, style="italic")
 
@@ -340,26 +354,21 @@ def _value_curve(axes: Axes, recording: Recording, chosen: Sequence[Chosen]) -> 
             label = kind if number == 0 else None
             axes.axvline(t, color=_GREEN, linestyle=line, linewidth=1.1, label=label)
     low, high = float(value.min()), float(value.max())
-    room = (high - low or 1) * 0.18
+    room = (high - low or 1) * 0.06
     for number, frame in enumerate(chosen):
         t = frame.index
-        axes.plot(t, value[t], "o", color="#c0392b", markersize=4)
-        axes.annotate(
-            _letter(number),
-            (t, high + room / 3),
-            ha="center",
-            size=9,
-            weight="bold",
-            color="#c0392b",
-        )
+        axes.plot(t, value[t], "o", color=_RED, markersize=4, clip_on=False, zorder=3)
+        above = axes.get_xaxis_transform()  # steps across, the axes' height upwards
+        style = {"ha": "center", "size": 9, "weight": "bold", "color": _RED}
+        axes.text(t, 1.02, _letter(number), transform=above, **style)
     axes.set_xlim(0, max(len(recording) - 1, 1))
-    axes.set_ylim(low - room / 3, high + room)
+    axes.set_ylim(low - room, high + room)
     axes.set_xlabel("agent step", size=8)
     axes.set_ylabel("state value", size=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     if bounds.stages or bounds.lives:
-        place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 2}
+        place = {"loc": "upper right", "bbox_to_anchor": (1, -0.13), "ncols": 2}
         axes.legend(fontsize=8, frameon=False, borderaxespad=0, **place)
 
 
@@ -371,19 +380,18 @@ def _bar(axes: Axes, scale: Scale) -> None:
     axes.set_xticks([scale.low, (scale.low + scale.high) / 2, scale.high])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
     axes.tick_params(labelsize=7, length=2, pad=1)
+    for label, side in zip(axes.get_xticklabels(), ("left", "center", "right"), strict=True):
+        label.set_horizontalalignment(side)
 
 
-def _bars(axes: Axes, names: Sequence[str], pair: Sequence[Sequence[float]], words: str) -> None:
+def _bars(
+    axes: Axes, names: Sequence[str], before: Sequence[float], after: Sequence[float]
+) -> None:
     """Horizontal bars: for each name, before over after."""
     rows = np.arange(len(names))
-    for offset, values, name, colour in (
-        (-0.2, pair[0], "before", "#8a8a8a"),
-        (0.2, pair[1], "after", "#c0392b"),
-    ):
-        axes.barh(rows + offset, values, 0.38, color=colour, label=name)
-    axes.set_yticks(rows, names, size=8)
+    axes.barh(rows - 0.2, before, 0.38, color="#8a8a8a", label="before")
+    axes.barh(rows + 0.2, after, 0.38, color=_RED, label="after")
+    axes.set_yticks(rows, names)
     axes.invert_yaxis()
-    axes.set_xlabel(words, size=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False)

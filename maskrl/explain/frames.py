@@ -12,7 +12,7 @@ import numpy as np
 from maskrl.errors import UserError
 from maskrl.recording import Recording
 
-BEFORE_DEATH = 5  # steps: a third of a second, when the danger can be seen
+DANGER = 45  # steps, three seconds, before a lost life, in which the agent may foresee it
 SETTLE = 15  # steps of a new life, one second, in which no frame counts as telling
 MOST_FRAMES = 60  # that a person may ask for: more are unreadable in one figure
 
@@ -60,8 +60,8 @@ def choose(recording: Recording, count: int) -> list[Chosen]:
     """The most telling frames, in order, spread over the game.
 
     The game is cut into `count` stretches of equal length; in turn, the largest reward, the largest
-    jump of the value, the highest entropy and the loss of a life take one of the stretches that
-    are left, until each stretch has its frame.
+    jump of the value, the highest entropy and the danger before a lost life take one of the
+    stretches that are left, until each stretch has its frame.
 
     Args:
       recording: the game.
@@ -126,26 +126,37 @@ def telling_stretch(recording: Recording, length: int) -> tuple[int, int]:
 
 
 def _signals(recording: Recording) -> list[tuple[np.ndarray, Callable[[int], str]]]:
-    """Each kind of telling frame: how strong it is, float [T] (-inf: never), and its words."""
+    """Each kind of telling frame: how strong it is, float [T] (-inf: never), and its words.
+
+    The entropy is never -inf: some frame can be chosen everywhere.
+    """
     reward, value = recording.reward, recording.value
-    entropy = recording.entropy
-    jump = np.abs(np.diff(value, prepend=value[:1]))
-    for start in np.flatnonzero(recording.life_start):  # its memory is empty: no news in the game
-        jump[start : start + SETTLE] = entropy[start : start + SETTLE] = -np.inf
-    doomed = np.full(len(recording), -np.inf)
-    lost = np.array([*boundaries(recording).lives, len(recording)])
-    doomed[np.maximum(lost - BEFORE_DEATH, 0)] = 0.0
+    bounds = boundaries(recording)
+    change = np.diff(value, prepend=value[:1])
+    jump, entropy = np.abs(change), recording.entropy
+    for start in (0, *bounds.lives, *bounds.stages):  # the game waits, the memory is empty
+        jump[start : start + SETTLE] = -np.inf
+        entropy[start : start + SETTLE] -= 100
+    jump[jump < 0.1 * jump.max()] = -np.inf
+    loss = np.full(len(recording), -np.inf)  # the value's steepest fall before each lost life
+    left = {}  # steps from there to the loss
+    for death in bounds.lives:
+        start = max(death - DANGER, 1)
+        t = start + int(np.argmin(change[start:death])) if start < death else 0
+        loss[t], left[t] = -change[t], death - t
     most = np.log(len(recording.action_names))
-
-    def ends(t: int) -> str:
-        return "a life is lost" if t + BEFORE_DEATH < len(recording) else "the game ends"
-
     return [
         (
             np.where(reward != 0, np.abs(reward), -np.inf),
-            lambda t: f"just before {reward[t]:+g} points",
+            lambda t: f"just before {reward[t]:+g} point{'s' * (abs(reward[t]) != 1)}",
         ),
-        (jump, lambda t: f"the value jumps by {value[t] - value[t - 1]:+.2f}"),
-        (entropy, lambda t: f"most undecided: entropy {entropy[t]:.2f} of {most:.2f} nats"),
-        (doomed, lambda t: f"{ends(t)} {BEFORE_DEATH} steps later"),
+        (jump, lambda t: f"the value jumps by {change[t]:+.2f}"),
+        (
+            entropy,
+            lambda t: f"undecided: entropy {recording.entropy[t]:.2f} of at most {most:.2f} nats",
+        ),
+        (
+            loss,
+            lambda t: f"the value changes by {change[t]:+.2f}; a life is lost {left[t]} steps on",
+        ),
     ]

@@ -83,7 +83,7 @@ def contrast_scale(mask: np.ndarray) -> Scale:
 def difference_scale(*differences: np.ndarray) -> Scale:
     """The scale of masks' differences, blue below zero, red above, to the largest of them."""
     most = max(float(np.abs(d).max()) for d in differences) or 1.0
-    return Scale(-most, most, "difference", "RdBu_r")
+    return Scale(-most, most, "difference", "coolwarm")
 
 
 def colours(values: np.ndarray, scale: Scale) -> np.ndarray:

@@ -5,6 +5,7 @@ is, with its probability; the value, with its curve over the whole game; and the
 panel whose mask the agent lacks is left out, and its text moves under the game.
 """
 
+import contextlib
 import pathlib
 from collections.abc import Iterable, Iterator
 
@@ -56,7 +57,6 @@ def write_mp4(
     """
     path = pathlib.Path(path)
     screen = _Screen(recording, layers)
-    _check_writable(path)
     writer = imageio_ffmpeg.write_frames(
         str(path),
         screen.size,
@@ -66,10 +66,11 @@ def write_mp4(
         quality=None,
         output_params=[word for option in _ENCODING.items() for word in option],
     )
-    writer.send(None)
-    for image in _progress(screen.images(range(len(recording))), len(recording), path):
-        writer.send(image.tobytes())
-    writer.close()
+    images = _progress(screen.images(range(len(recording))), len(recording), path)
+    with _whole_or_not_at_all(path), contextlib.closing(writer):
+        writer.send(None)
+        for image in images:
+            writer.send(image.tobytes())
     return path
 
 
@@ -95,7 +96,6 @@ def write_gif(
     whole = stop - start == len(recording)
     note = "" if whole else f"excerpt: steps {start} to {stop - 1} of {len(recording)}"
     screen = _Screen(recording, layers, note)
-    _check_writable(path)
     # One palette for all frames, without dithering: colours that flicker would look like news.
     sample = np.linspace(start, stop - 1, 8).astype(int)
     width, height = screen.size
@@ -107,9 +107,10 @@ def write_gif(
         image.quantize(palette=palette, dither=Image.Dither.NONE)
         for image in _progress(screen.images(range(start, stop)), stop - start, path)
     )
-    next(images).save(
-        path, save_all=True, append_images=images, duration=round(100 / FPS) * 10, loop=0
-    )
+    with _whole_or_not_at_all(path):
+        next(images).save(
+            path, save_all=True, append_images=images, duration=round(100 / FPS) * 10, loop=0
+        )
     return path
 
 
@@ -238,9 +239,15 @@ def _progress(images: Iterator[Image.Image], total: int, path: pathlib.Path) -> 
     return tqdm(images, total=total, desc=path.name, unit="frame", leave=False)
 
 
-def _check_writable(path: pathlib.Path) -> None:
+@contextlib.contextmanager
+def _whole_or_not_at_all(path: pathlib.Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("wb").close()
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+        path.open("wb").close()  # a clearer error than the encoder's
+        yield
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise

@@ -148,7 +148,7 @@ def _signals(recording: Recording) -> list[tuple[np.ndarray, Callable[[int], str
     return [
         (
             np.where(reward != 0, np.abs(reward), -np.inf),
-            lambda t: f"just before {reward[t]:+g} point{'s' * (abs(reward[t]) != 1)}",
+            lambda t: f"just before {reward[t]:+g} point{'' if abs(reward[t]) == 1 else 's'}",
         ),
         (jump, lambda t: f"the value jumps by {change[t]:+.2f}"),
         (

@@ -75,7 +75,7 @@ def policy_figure(recording: Recording, layer: Layer, chosen: Sequence[Chosen]) 
     width, note = _WIDTH, 1.05
     height = 2 * width * _SHAPE + 0.05 + note
     lines = -(-len(chosen) // _COLUMNS)
-    columns = max(min(len(chosen), _COLUMNS), 3)  # no narrower than the title
+    columns = max(min(len(chosen), _COLUMNS), 3)  # room for the words
     page = _Page(2 * _MARGIN + columns * (width + _GAP) - _GAP, 0.75 + lines * (height + 0.1) + 0.5)
     _heading(page, recording, "policy mask and action at chosen frames")
     for number, frame in enumerate(chosen):
@@ -325,7 +325,9 @@ def _letter(number: int) -> str:
 
 
 def _heading(page: _Page, recording: Recording, words: str) -> None:
-    page.text(_MARGIN, 0.18, title(recording), 11, weight="bold")
+    line = title(recording)
+    fits = (page.width - 2 * _MARGIN) * 120 / len(line)  # bold letters are 0.6 of their size wide
+    page.text(_MARGIN, 0.18, line, min(fits, 11), weight="bold")
     page.text(_MARGIN, 0.43, words, 9)
 
 

@@ -13,7 +13,8 @@ from maskrl.errors import UserError
 from maskrl.recording import Recording
 
 DANGER = 45  # steps, three seconds, before a lost life, in which the agent may foresee it
-SETTLE = 15  # steps of a new life, one second, in which no frame counts as telling
+DYING = 15  # steps: how long a game may show that a life is lost, before it counts it
+ANNOUNCED = 60  # steps: how long a game may announce a new life or stage, standing still
 MOST_FRAMES = 60  # that a person may ask for: more are unreadable in one figure
 
 # Where the consoles' memory shows that a stage begins: the state (bool [T] of uint8 [T, 128]) that
@@ -134,9 +135,10 @@ def _signals(recording: Recording) -> list[tuple[np.ndarray, Callable[[int], str
     bounds = boundaries(recording)
     change = np.diff(value, prepend=value[:1])
     jump, entropy = np.abs(change), recording.entropy
-    for start in (0, *bounds.lives, *bounds.stages):  # the game waits, the memory is empty
-        jump[start : start + SETTLE] = -np.inf
-        entropy[start : start + SETTLE] -= 100
+    for start in (0, *bounds.lives, *bounds.stages):  # there the agent has nothing to decide
+        still = slice(max(start - DYING, 0), start + ANNOUNCED)
+        jump[still] = -np.inf
+        entropy[still] -= 100
     jump[jump < 0.1 * jump.max()] = -np.inf
     loss = np.full(len(recording), -np.inf)  # the value's steepest fall before each lost life
     left = {}  # steps from there to the loss
@@ -157,6 +159,8 @@ def _signals(recording: Recording) -> list[tuple[np.ndarray, Callable[[int], str
         ),
         (
             loss,
-            lambda t: f"the value changes by {change[t]:+.2f}; a life is lost {left[t]} steps on",
+            lambda t: (
+                f"the value changes by {change[t]:+.2f}; a life is lost {left[t]} steps later"
+            ),
         ),
     ]

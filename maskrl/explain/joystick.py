@@ -10,7 +10,7 @@ from maskrl.errors import UserError
 
 _NAME = re.compile(r"NOOP|(?=.)(UP|DOWN)?(LEFT|RIGHT)?(FIRE)?")
 _FINE = 4  # drawn this much larger, then shrunk: smooth edges
-_PRESSED = (230, 60, 50)
+PRESSED = (230, 60, 50)
 
 
 def position(action_name: str) -> tuple[int, int, bool]:
@@ -51,6 +51,6 @@ def icon(action_name: str, size: int, ink: tuple[int, int, int] = (255, 255, 255
     disc(knob, 0.17 * n, fill=(*ink, 255))
     button = (1.4 * n, n / 2)
     if fire:
-        disc(button, 0.24 * n, fill=(*_PRESSED, 255))
+        disc(button, 0.24 * n, fill=(*PRESSED, 255))
     disc(button, 0.24 * n, outline=(*ink, 255 if fire else 150), width=line)
     return image.resize((size * 7 // 4, size), Image.Resampling.LANCZOS)

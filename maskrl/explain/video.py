@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from maskrl.errors import UserError
 from maskrl.explain.frames import telling_stretch
-from maskrl.explain.joystick import icon
+from maskrl.explain.joystick import PRESSED, icon
 from maskrl.explain.overlay import Layer, overlay, scale_bar
 from maskrl.recording import Recording
 
@@ -29,6 +29,7 @@ _GAP = 8
 _TITLE = 54  # height of the two title lines
 _NUMBERS, _SCALE = 62, 42  # heights of a text block's numbers and of its mask's scale
 _BACK, _INK, _FAINT = (24, 24, 28), (240, 240, 240), (165, 165, 170)
+_NOW = (90, 220, 120)  # the cursor on the value's curve
 _FONT = {size: ImageFont.load_default(size) for size in (13, 15, 20)}
 _CURVE = (130, 8, 182, 44)  # left, top, width, height in the value's block
 
@@ -97,12 +98,7 @@ def write_gif(
     note = "" if whole else f"excerpt: steps {start} to {stop - 1} of {len(recording)}"
     screen = _Screen(recording, layers, note)
     # One palette for all frames, without dithering: colours that flicker would look like news.
-    sample = np.linspace(start, stop - 1, 8).astype(int)
-    width, height = screen.size
-    sheet = Image.new("RGB", (width, height * len(sample)))
-    for row, image in enumerate(screen.images(sample)):
-        sheet.paste(image, (0, row * height))
-    palette = sheet.quantize(256)
+    palette = _palette(screen, np.linspace(start, stop - 1, 8).astype(int), recording.frames)
     images = (
         image.quantize(palette=palette, dither=Image.Dither.NONE)
         for image in _progress(screen.images(range(start, stop)), stop - start, path)
@@ -198,7 +194,7 @@ class _Screen:
         draw.text((x + 6, y + 36), "state value", _FAINT, _FONT[15])
         left, top, w, h = _CURVE
         now = x + left + t * w // len(r)
-        draw.line((now, y + top, now, y + top + h - 1), fill=(90, 220, 120))
+        draw.line((now, y + top, now, y + top + h - 1), fill=_NOW)
 
 
 def title(recording: Recording) -> str:
@@ -212,6 +208,20 @@ def title(recording: Recording) -> str:
     mode = {"inverse": f"{recording.branch} mask inverted", "random": "random play"}
     parts = [recording.game, variant, mode.get(recording.mode, "normal play"), recording.agent]
     return " · ".join(part for part in parts if part)
+
+
+def _palette(screen: _Screen, sample: np.ndarray, frames: np.ndarray) -> Image.Image:
+    """256 colours: the text's and the game's commonest as they are, the rest by median cut."""
+    colours, counts = np.unique(frames[sample].reshape(-1, 3), axis=0, return_counts=True)
+    exact = [_BACK, _INK, _FAINT, _NOW, PRESSED, *colours[np.argsort(-counts)[:40]].tolist()]
+    width, height = screen.size
+    sheet = Image.new("RGB", (width, height * len(sample)))
+    for row, image in enumerate(screen.images(sample)):
+        sheet.paste(image, (0, row * height))
+    rest = sheet.quantize(256 - len(exact)).getpalette()
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*np.ravel(exact).tolist(), *rest])
+    return palette
 
 
 def _curve(values: np.ndarray, width: int, height: int) -> np.ndarray:

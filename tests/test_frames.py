@@ -26,11 +26,15 @@ def test_chosen_frames_are_spread_and_say_why():
 
 def test_danger_before_a_lost_life_is_chosen():
     length = 400
-    value = np.ones(length, np.float32)
-    value[180:] = 0
+    value = np.zeros(length, np.float32)
+    value[90:180], value[180:] = 5, 4
+    logits = np.zeros((length, 6), np.float32)
+    logits[:, 0] = 3
+    logits[350] = 0
     quiet = np.zeros(length, np.float32)
     starts = np.isin(np.arange(length), [0, 200])
-    chosen = choose(made_up(length, value=value, reward=quiet, life_start=starts), 4)
+    game = made_up(length, value=value, logits=logits, reward=quiet, life_start=starts)
+    chosen = choose(game, 4)
     assert Chosen(180, "the value changes by -1.00; a life is lost 20 steps later") in chosen
 
 

@@ -214,7 +214,8 @@ def consecutive(
         action = recording.action_names[recording.action[t]]
         page.joystick(x + width - 0.4, y + 0.16, 0.36, action)
         reward = f"{recording.reward[t]:+g}" if recording.reward[t] else "·"
-        page.text(x, y, f"{action}\n{recording.value[t]:.2f}\n{reward}", 7)
+        page.text(x, y + 0.01, action, 6)  # DOWNRIGHTFIRE is as wide as a frame
+        page.text(x, y + 0.135, f"{recording.value[t]:.2f}\n{reward}", 7)
     for column, (name, layer) in enumerate(layers.items()):
         x = _MARGIN + column * 5.5
         page.scale(x, page.height - 0.48, 2.2, layer.scale, f"{name} mask")

@@ -31,7 +31,6 @@ _NUMBERS, _SCALE = 62, 42  # heights of a text block's numbers and of its mask's
 _BACK, _INK, _FAINT = (24, 24, 28), (240, 240, 240), (165, 165, 170)
 _NOW = (90, 220, 120)  # the cursor on the value's curve
 _FONT = {size: ImageFont.load_default(size) for size in (13, 15, 20)}
-_CURVE = (130, 8, 182, 44)  # left, top, width, height in the value's block
 
 _ENCODING = {
     "-crf": "20",
@@ -129,6 +128,8 @@ class _Screen:
             column = block if block in columns else "game"
             self._block[block] = (columns.index(column) * (_PANEL[0] + _GAP), bottom[column])
             bottom[column] += _NUMBERS + (_SCALE if block in layers else 0)
+        x, y = self._block["value"]
+        self._curve = (x + 130, y + 8, 182, 44)  # left, top, width, height
         self._panel = {name: self._block[name][0] for name in columns}
         self.size = (len(columns) * (_PANEL[0] + _GAP) - _GAP, max(bottom.values()))
         self._still = self._draw_still(note)
@@ -158,10 +159,12 @@ class _Screen:
             bar = Image.fromarray(scale_bar(layer.scale, _PANEL[0] - 12, 14))
             image.paste(bar, (x + 6, y + 62))
             draw.text((x + 6, y + 80), layer.scale.words, _FAINT, _FONT[13])
-        x, y = self._block["value"]
-        left, top, w, h = _CURVE
-        curve = _curve(self._recording.value, w, h)
-        image.paste(_FAINT, (x + left, y + top), Image.fromarray(curve))
+        value = self._recording.value
+        low, high = value.min(), value.max()
+        left, top, width, height = self._curve
+        rows = top + (high - value) / (high - low or 1) * (height - 1)
+        columns = left + np.linspace(0, width - 1, len(value))
+        draw.line(list(zip(columns.tolist(), rows.tolist(), strict=True)), _FAINT)
         return image
 
     def _draw_panels(self, image: Image.Image, t: int) -> None:
@@ -192,9 +195,9 @@ class _Screen:
         x, y = self._block["value"]
         draw.text((x + 6, y + 8), f"{r.value[t]:.2f}", _INK, _FONT[20])
         draw.text((x + 6, y + 36), "state value", _FAINT, _FONT[15])
-        left, top, w, h = _CURVE
-        now = x + left + t * w // len(r)
-        draw.line((now, y + top, now, y + top + h - 1), fill=_NOW)
+        left, top, width, height = self._curve
+        now = left + t * (width - 1) // max(len(r) - 1, 1)
+        draw.line((now, top, now, top + height - 1), _NOW)
 
 
 def title(recording: Recording) -> str:
@@ -222,19 +225,6 @@ def _palette(screen: _Screen, sample: np.ndarray, frames: np.ndarray) -> Image.I
     palette = Image.new("P", (1, 1))
     palette.putpalette([*np.ravel(exact).tolist(), *rest])
     return palette
-
-
-def _curve(values: np.ndarray, width: int, height: int) -> np.ndarray:
-    """uint8 [height, width], 255 on the curve: each column covers the range of its steps."""
-    low, high = float(values.min()), float(values.max())
-    level = (values - low) / (high - low or 1) * (height - 1)
-    column = np.arange(len(values)) * width // len(values)
-    rows = np.arange(height)[::-1, None]
-    drawn = np.zeros((height, width), np.uint8)
-    for x in np.unique(column):
-        inside = level[max(np.argmax(column == x) - 1, 0) :][: (column == x).sum() + 1]
-        drawn[:, [x]] = 255 * ((rows >= inside.min() - 0.5) & (rows <= inside.max() + 0.5))
-    return drawn
 
 
 def _fit(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int) -> None:

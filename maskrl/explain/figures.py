@@ -60,7 +60,10 @@ class _Page:
     def scale(self, x: float, y: float, width: float, scale: Scale, of: str) -> None:
         """The scale's bar with its words: 0.5 inches high."""
         _bar(self.axes(x, y, width, 0.14), scale)
-        words = f"{of}: {scale.words}\nbar: over black (top) to over white (bottom)"
+        words = (
+            f"{of}: {scale.words}\nbar: over black (top) to over white (bottom)\n"
+            "in the game's colours: what the agent does not see"
+        )
         self.text(x + width + 0.12, y - 0.02, words, 7)
 
 
@@ -258,7 +261,7 @@ def reaction(
     columns = ["image", *before.masks]
     page = _Page(
         2 * _MARGIN + label + len(columns) * (width + _GAP) + 0.9 + bars,
-        0.8 + 3 * (height + _GAP) + 0.45 * (len(before.masks) + 1),
+        0.8 + 3 * (height + _GAP) + 0.5 * (len(before.masks) + 1),
     )
     page.text(_MARGIN, 0.18, textwrap.fill(heading, int(page.width * 9)), 11, weight="bold")
     differences = {name: after.masks[name] - mask for name, mask in before.masks.items()}
@@ -291,10 +294,10 @@ def reaction(
     _bars(value, ["value"], [before.value], [after.value])
     change = after.value - before.value
     value.set_title(f"state value {before.value:.2f} → {after.value:.2f} ({change:+.2f})", size=9)
-    y = page.height - 0.45 * (len(before.masks) + 1) + 0.05
+    y = page.height - 0.5 * (len(before.masks) + 1) + 0.05
     for name, scale in (*scales.items(), *([("difference of masks", between)] if between else [])):
         page.scale(_MARGIN, y, 2.2, scale, name if scale is between else f"{name} mask")
-        y += 0.45
+        y += 0.5
     return page.figure
 
 
@@ -309,7 +312,7 @@ def save(figure: Figure, stem: str | pathlib.Path) -> list[pathlib.Path]:
         paths[0].parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(paths[0], dpi=200)
         with matplotlib.rc_context({"pdf.fonttype": 42}):
-            figure.savefig(paths[1])
+            figure.savefig(paths[1], dpi=300)  # of the joysticks; frames stay as they are
     except OSError as error:
         raise UserError(f"cannot write {stem}.png and .pdf: {error.strerror}") from error
     return paths

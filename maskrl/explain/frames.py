@@ -12,8 +12,7 @@ import numpy as np
 from maskrl.errors import UserError
 from maskrl.recording import Recording
 
-DANGER = 45  # steps, three seconds, before a lost life, in which the agent may foresee it
-DYING = 15  # steps: how long a game may show that a life is lost, before it counts it
+DANGER = 45  # steps, three seconds, before a lost life: the blow, and how the game shows it
 ANNOUNCED = 60  # steps: how long a game may announce a new life or stage, standing still
 MOST_FRAMES = 60  # that a person may ask for: more are unreadable in one figure
 
@@ -135,8 +134,8 @@ def _signals(recording: Recording) -> list[tuple[np.ndarray, Callable[[int], str
     bounds = boundaries(recording)
     change = np.diff(value, prepend=value[:1])
     jump, entropy = np.abs(change), recording.entropy
-    for start in (0, *bounds.lives, *bounds.stages):  # there the agent has nothing to decide
-        still = slice(max(start - DYING, 0), start + ANNOUNCED)
+    for start in (0, *bounds.lives, *bounds.stages):  # nothing to decide there
+        still = slice(max(start - DANGER, 0), start + ANNOUNCED)
         jump[still] = -np.inf
         entropy[still] -= 100
     jump[jump < 0.1 * jump.max()] = -np.inf

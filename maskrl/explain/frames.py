@@ -134,10 +134,11 @@ def _signals(recording: Recording) -> list[tuple[np.ndarray, Callable[[int], str
     bounds = boundaries(recording)
     change = np.diff(value, prepend=value[:1])
     jump, entropy = np.abs(change), recording.entropy
-    for start in (0, *bounds.lives, *bounds.stages):  # nothing to decide there
+    for start in (0, *bounds.lives, *bounds.stages):  # the game stands still: nothing to decide
         still = slice(max(start - DANGER, 0), start + ANNOUNCED)
-        jump[still] = -np.inf
         entropy[still] -= 100
+        if start not in bounds.stages:  # a new stage is worth a jump, an emptied memory is not
+            jump[still] = -np.inf
     jump[jump < 0.1 * jump.max()] = -np.inf
     loss = np.full(len(recording), -np.inf)  # the value's steepest fall before each lost life
     left = {}  # steps from there to the loss

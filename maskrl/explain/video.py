@@ -1,0 +1,253 @@
+"""A game as MP4 and as GIF: game frame | policy mask over it | value mask over it.
+
+Under the panels stand the score, the step and the lives; the action as the joystick and button it
+is, with its probability; the value, with its curve over the whole game; and the masks' scales. A
+panel whose mask the agent lacks is left out, and its text moves under the game.
+"""
+
+import contextlib
+import pathlib
+from collections.abc import Iterable, Iterator
+
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from maskrl.errors import UserError
+from maskrl.explain.frames import telling_stretch
+from maskrl.explain.joystick import PRESSED, icon
+from maskrl.explain.overlay import Layer, overlay, scale_bar
+from maskrl.recording import Recording
+
+FPS = 15  # real time: the console draws 60 frames a second, the agent sees every fourth
+GIF_FRAMES = 150  # ten seconds; a GIF takes some 20 kB a frame
+ZOOM = 2  # every pixel of the game is ZOOM x ZOOM in the video, with sharp edges
+
+_PANEL = (160 * ZOOM, 210 * ZOOM)  # width, height
+_GAP = 8
+_TITLE = 54  # height of the two title lines
+_NUMBERS, _SCALE = 62, 42  # heights of a text block's numbers and of its mask's scale
+_BACK, _INK, _FAINT = (24, 24, 28), (240, 240, 240), (165, 165, 170)
+_NOW = (90, 220, 120)  # the cursor on the value's curve
+_FONT = {size: ImageFont.load_default(size) for size in (13, 15, 20)}
+
+_ENCODING = {
+    "-crf": "20",
+    "-preset": "veryfast",
+    "-tune": "animation",  # flat colours and sharp edges
+    "-vf": "scale=out_color_matrix=bt709:out_range=tv",
+    # Players guess the colours' matrix where the file does not say it.
+    "-colorspace": "bt709",
+    "-color_primaries": "bt709",
+    "-color_trc": "bt709",
+    "-movflags": "+faststart",  # plays before it is loaded
+}
+
+
+def write_mp4(
+    recording: Recording, layers: dict[str, Layer], path: str | pathlib.Path, fps: float = FPS
+) -> pathlib.Path:
+    """Writes the whole game as H.264 in yuv420p, which every browser and player shows.
+
+    One frame is in memory at a time.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    path = pathlib.Path(path)
+    screen = _Screen(recording, layers)
+    writer = imageio_ffmpeg.write_frames(
+        str(path),
+        screen.size,
+        fps=fps,
+        codec="libx264",
+        macro_block_size=2,  # what yuv420p needs; all sizes here are even
+        quality=None,
+        output_params=[word for option in _ENCODING.items() for word in option],
+    )
+    images = _progress(screen.images(range(len(recording))), len(recording), path)
+    with _whole_or_not_at_all(path), contextlib.closing(writer):
+        writer.send(None)
+        for image in images:
+            writer.send(image.tobytes())
+    return path
+
+
+def write_gif(
+    recording: Recording,
+    layers: dict[str, Layer],
+    path: str | pathlib.Path,
+    stretch: tuple[int, int] | None = None,
+) -> pathlib.Path:
+    """Writes an excerpt of the game as an animated GIF, in nearly real time, and says so on it.
+
+    Args:
+      recording: the game.
+      layers: the masks.
+      path: the file to write.
+      stretch: frames [start, stop) to show; if not given, the GIF_FRAMES in which most happens.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    path = pathlib.Path(path)
+    start, stop = stretch or telling_stretch(recording, GIF_FRAMES)
+    whole = stop - start == len(recording)
+    note = "" if whole else f"excerpt: steps {start} to {stop - 1} of {len(recording)}"
+    screen = _Screen(recording, layers, note)
+    # One palette for all frames, without dithering: colours that flicker would look like news.
+    palette = _palette(screen, np.linspace(start, stop - 1, 8).astype(int), recording.frames)
+    images = (
+        image.quantize(palette=palette, dither=Image.Dither.NONE)
+        for image in _progress(screen.images(range(start, stop)), stop - start, path)
+    )
+    with _whole_or_not_at_all(path):
+        next(images).save(
+            path, save_all=True, append_images=images, duration=round(100 / FPS) * 10, loop=0
+        )
+    return path
+
+
+def still(recording: Recording, layers: dict[str, Layer], t: int) -> Image.Image:
+    """One frame of the video."""
+    return next(_Screen(recording, layers).images([t]))
+
+
+class _Screen:
+    """The video's picture: what never changes is drawn once, the rest for every frame."""
+
+    def __init__(self, recording: Recording, layers: dict[str, Layer], note: str = ""):
+        self._recording, self._layers = recording, layers
+        self._chosen = recording.probabilities[np.arange(len(recording)), recording.action]
+        self._score = recording.score
+        columns = ["game", *layers]
+        # Each text block stands under its own panel, or under the game's where there is none.
+        self._block, bottom = {}, dict.fromkeys(columns, _TITLE + _PANEL[1])
+        for block in ("game", "policy", "value"):
+            column = block if block in columns else "game"
+            self._block[block] = (columns.index(column) * (_PANEL[0] + _GAP), bottom[column])
+            bottom[column] += _NUMBERS + (_SCALE if block in layers else 0)
+        x, y = self._block["value"]
+        self._curve = (x + 130, y + 8, 182, 44)  # left, top, width, height
+        self._panel = {name: self._block[name][0] for name in columns}
+        self.size = (len(columns) * (_PANEL[0] + _GAP) - _GAP, max(bottom.values()))
+        self._still = self._draw_still(note)
+
+    def images(self, indices: Iterable[int]) -> Iterator[Image.Image]:
+        """The pictures of these frames, RGB."""
+        for t in indices:
+            image = self._still.copy()
+            self._draw_panels(image, t)
+            self._draw_numbers(image, t)
+            yield image
+
+    def _draw_still(self, note: str) -> Image.Image:
+        """Titles, names of the panels, scales, and the value's curve."""
+        image = Image.new("RGB", self.size, _BACK)
+        draw = ImageDraw.Draw(image)
+        width = self.size[0]
+        if note:
+            draw.text((width - 6, 5), note, _FAINT, _FONT[15], anchor="ra")
+            width -= round(draw.textlength(note, _FONT[15])) + 12
+        _fit(draw, (6, 5), title(self._recording), width - 12)
+        for name, x in self._panel.items():
+            words = "game" if name == "game" else f"{name} mask over it"
+            draw.text((x + 6, 30), words, _INK, _FONT[15])
+        for name, layer in self._layers.items():
+            x, y = self._block[name]
+            bar = Image.fromarray(scale_bar(layer.scale, _PANEL[0] - 12, 14))
+            image.paste(bar, (x + 6, y + 62))
+            draw.text((x + 6, y + 80), layer.scale.words, _FAINT, _FONT[13])
+        value = self._recording.value
+        low, high = value.min(), value.max()
+        left, top, width, height = self._curve
+        rows = top + (high - value) / (high - low or 1) * (height - 1)
+        columns = left + np.linspace(0, width - 1, len(value))
+        draw.line(list(zip(columns.tolist(), rows.tolist(), strict=True)), _FAINT)
+        return image
+
+    def _draw_panels(self, image: Image.Image, t: int) -> None:
+        frame = self._recording.frames[t]
+        for name, x in self._panel.items():
+            if name != "game":
+                layer = self._layers[name]
+                panel = overlay(frame, layer.mask[t], self._recording.view, layer.scale)
+            else:
+                panel = frame
+            panel = Image.fromarray(panel).resize(_PANEL, Image.Resampling.NEAREST)
+            image.paste(panel, (x, _TITLE))
+
+    def _draw_numbers(self, image: Image.Image, t: int) -> None:
+        r, draw = self._recording, ImageDraw.Draw(image)
+        x, y = self._block["game"]
+        draw.text((x + 6, y + 8), f"score {self._score[t]:.0f}", _INK, _FONT[20])
+        lives = f"   lives {r.lives[t]}" if r.lives.any() else ""  # Fishing Derby has none
+        draw.text((x + 6, y + 36), f"step {t} of {len(r)}{lives}", _FAINT, _FONT[15])
+
+        x, y = self._block["policy"]
+        action = r.action_names[r.action[t]]
+        stick = icon(action, 44)
+        image.paste(stick, (x + 6, y + 8), stick)
+        draw.text((x + 96, y + 8), action, _INK, _FONT[20])
+        draw.text((x + 96, y + 36), f"probability {self._chosen[t]:.2f}", _FAINT, _FONT[15])
+
+        x, y = self._block["value"]
+        draw.text((x + 6, y + 8), f"{r.value[t]:.2f}", _INK, _FONT[20])
+        draw.text((x + 6, y + 36), "state value", _FAINT, _FONT[15])
+        left, top, width, height = self._curve
+        now = left + t * (width - 1) // max(len(r) - 1, 1)
+        draw.line((now, top, now, top + height - 1), _NOW)
+
+
+def title(recording: Recording) -> str:
+    """The line over every picture: game, agent, variant, and how it was played."""
+    variant = {
+        "both": "Mask A3C (policy and value mask)",
+        "policy": "Mask A3C (policy mask)",
+        "value": "Mask A3C (value mask)",
+        "none": "A3C (no mask)",
+    }.get(recording.mask, recording.mask)
+    mode = {"inverse": f"{recording.branch} mask inverted", "random": "random play"}
+    parts = [recording.game, variant, mode.get(recording.mode, "normal play"), recording.agent]
+    return " · ".join(part for part in parts if part)
+
+
+def _palette(screen: _Screen, sample: np.ndarray, frames: np.ndarray) -> Image.Image:
+    """256 colours: the text's and the game's commonest as they are, the rest by median cut."""
+    colours, counts = np.unique(frames[sample].reshape(-1, 3), axis=0, return_counts=True)
+    exact = [_BACK, _INK, _FAINT, _NOW, PRESSED, *colours[np.argsort(-counts)[:40]].tolist()]
+    width, height = screen.size
+    sheet = Image.new("RGB", (width, height * len(sample)))
+    for row, image in enumerate(screen.images(sample)):
+        sheet.paste(image, (0, row * height))
+    rest = sheet.quantize(256 - len(exact)).getpalette()
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*np.ravel(exact).tolist(), *rest])
+    return palette
+
+
+def _fit(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int) -> None:
+    """Draws the text, smaller or even cut off with dots where it is wider than `width`."""
+    font = _FONT[15] if draw.textlength(text, _FONT[15]) <= width else _FONT[13]
+    while draw.textlength(text, font) > width:
+        text = text.removesuffix("…")[:-1] + "…"
+    draw.text(at, text, _INK, font)
+
+
+def _progress(images: Iterator[Image.Image], total: int, path: pathlib.Path) -> Iterable:
+    return tqdm(images, total=total, desc=path.name, unit="frame", leave=False)
+
+
+@contextlib.contextmanager
+def _whole_or_not_at_all(path: pathlib.Path) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("wb").close()  # a clearer error than the encoder's
+        yield
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise

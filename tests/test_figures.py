@@ -1,0 +1,152 @@
+import itertools
+
+import matplotlib
+import numpy as np
+import pytest
+from golden_pictures import TOLERANCE, difference, moment
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from recordings import made_up
+
+from maskrl.errors import UserError
+from maskrl.explain import figures
+from maskrl.explain.frames import choose, parse
+from maskrl.explain.overlay import layers, overlay
+from maskrl.explain.report import explain
+from maskrl.recording import write
+
+
+def pictures(figure) -> list[np.ndarray]:
+    return [np.asarray(image.get_array()) for axes in figure.axes for image in axes.images]
+
+
+def words(figure) -> str:
+    return " ".join(" ".join(text.get_text().split()) for text in figure.texts)
+
+
+def all_figures():
+    game = made_up(300)
+    shown = layers(game)
+    chosen = parse("3-16", game)  # three lines of frames, every action
+    row = figures.gallery_row(game, shown["policy"], choose(game, 6))
+    scales = {name: layer.scale for name, layer in shown.items()}
+    before, after = moment(game, 5), moment(game, 9)
+    return {
+        "policy": figures.policy_figure(game, shown["policy"], chosen),
+        "value": figures.value_figure(game, shown["value"], chosen),
+        "bare": figures.value_figure(game, None, choose(game, 2)),
+        "gallery": figures.gallery([row] * 6, "policy"),
+        "consecutive": figures.consecutive(game, shown, 3, chosen[1]),
+        "reaction": figures.reaction(
+            before, after, game.view, game.action_names, "Oxygen low", scales
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["policy", "value", "gallery", "consecutive", "reaction"])
+def test_golden(name):
+    assert difference(name) <= TOLERANCE
+
+
+def test_no_words_overlap_or_leave_the_page():
+    for name, figure in all_figures().items():
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in figure.texts]
+        for text, box in boxes:
+            corners = [*box.min, *(figure.bbox.max - box.max)]
+            assert min(corners) >= 0, (name, text)
+        for (one, box), (other, other_box) in itertools.combinations(boxes, 2):
+            assert not box.overlaps(other_box), (name, one, other)
+
+
+def test_pictures_are_the_frames_and_the_masks_over_them():
+    game = made_up()
+    layer = layers(game)["policy"]
+    drawn = pictures(figures.policy_figure(game, layer, parse("5,9", game)))
+    for t in (5, 9):
+        masked = overlay(game.frames[t], game.policy_mask[t], game.view, layer.scale)
+        for expected in (game.frames[t], masked):
+            assert any(np.array_equal(expected, picture) for picture in drawn)
+
+
+def test_every_picture_carries_its_scale():
+    for name, figure in all_figures().items():
+        assert ("contrast-stretched scale, 0.12 to 0.8" in words(figure)) == (name != "bare")
+
+
+def test_value_curve_has_a_green_broken_line_at_every_life_and_stage():
+    ram = np.zeros((40, 128), np.uint8)
+    ram[[0, 5, 25], 17] = 36
+    game = made_up(40, ram=ram)
+    figure = figures.value_figure(game, layers(game)["value"], choose(game, 3))
+    curve = next(axes for axes in figure.axes if axes.get_ylabel() == "state value")
+    lines = [line for line in curve.lines if line.get_linestyle() in ("--", ":")]
+    assert sorted(line.get_xdata()[0] for line in lines) == [5, 10, 20, 25, 30]
+    assert {matplotlib.colors.to_hex(line.get_color()) for line in lines} == {"#1a8a3a"}
+
+
+def test_captions_say_why():
+    game = made_up(300)
+    chosen = choose(game, 4)
+    text = words(figures.policy_figure(game, layers(game)["policy"], chosen))
+    assert all(frame.reason in text for frame in chosen)
+    assert "SpaceInvaders · Mask A3C (policy and value mask) · normal play · made up" in text
+
+
+def test_consecutive_stops_with_the_game():
+    game = made_up(20)
+    figure = figures.consecutive(game, layers(game), 15)
+    assert "5 consecutive steps, 15 to 19" in words(figure)
+
+
+def test_reaction_of_an_agent_without_masks():
+    game = made_up(mask="none")
+    before, after = moment(game, 5), moment(game, 9)
+    figure = figures.reaction(before, after, game.view, game.action_names, "A fish", {})
+    assert any(np.array_equal(after.frame, picture) for picture in pictures(figure))
+
+
+def test_files(tmp_path):
+    game = made_up()
+    figure = figures.policy_figure(game, layers(game)["policy"], choose(game, 2))
+    with matplotlib.rc_context({"pdf.compression": 0}):
+        png, pdf = figures.save(figure, tmp_path / "new" / "game-policy")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert b"/FontFile2" in pdf.read_bytes()  # text as text, in a TrueType font
+    assert b"/Width 160" in pdf.read_bytes()  # a frame as it is, not resampled
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write"):
+        figures.save(figure, tmp_path / "file" / "game")
+
+
+def test_explain_writes_everything(tmp_path):
+    write(made_up(20), tmp_path / "one.npz")
+    write(made_up(20, mask="policy", game="Breakout"), tmp_path / "two.npz")
+    written = explain([tmp_path / "one.npz", tmp_path / "two.npz"], tmp_path / "out", frames="2,5")
+    names = {path.name for path in written}
+    for stem in ("one", "two"):
+        for name in (".mp4", ".gif", "-policy.png", "-policy.pdf", "-value.png"):
+            assert stem + name in names
+    assert "gallery-policy.pdf" in names
+    assert "gallery-value.pdf" not in names
+    assert names == {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_explain_without_masks(tmp_path):
+    write(made_up(20, mask="none"), tmp_path / "bare.npz")
+    names = {path.name for path in explain([tmp_path / "bare.npz"], tmp_path)}
+    assert "bare-value.png" in names
+    assert "bare-policy.png" not in names
+
+
+def test_explain_refuses(tmp_path):
+    write(made_up(5, mask="value"), tmp_path / "game.npz")
+    for arguments, message in (
+        ({"branch": "policy"}, "has no policy mask"),
+        ({"frames": "7"}, "not within 0-4"),
+    ):
+        with pytest.raises(UserError, match=message):
+            explain([tmp_path / "game.npz"], tmp_path / "out", **arguments)
+    with pytest.raises(UserError, match="same file name"):
+        explain([tmp_path / "game.npz", tmp_path / "a" / "game.npz"], tmp_path / "out")
+    with pytest.raises(UserError, match="cannot write"):
+        explain([tmp_path / "game.npz"], tmp_path / "game.npz")

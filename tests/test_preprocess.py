@@ -64,7 +64,7 @@ def test_resize_takes_both_steps(game):
     image = frame[crop.top : crop.bottom].astype(np.float32) / 255
     for rows in (crop.resized_rows, 80):
         image = jax.image.resize(image, (rows, 80), "bilinear", antialias=False)
-    np.testing.assert_allclose(preprocess.resize(frame, crop), image, atol=1e-5)
+    np.testing.assert_allclose(preprocess.resize(frame[None], crop)[0], image, atol=1e-5)
 
 
 def test_resize_is_no_antialiased_one():
@@ -73,7 +73,7 @@ def test_resize_is_no_antialiased_one():
     frame = np.random.default_rng(1).integers(256, size=(210, 160), dtype=np.uint8)
     image = Image.fromarray(frame[crop.top : crop.bottom])
     other = np.asarray(image.resize((80, 80), Image.Resampling.BILINEAR)) / 255
-    assert np.abs(preprocess.resize(frame, crop) - other).max() > 0.05
+    assert np.abs(preprocess.resize(frame[None], crop)[0] - other).max() > 0.05
 
 
 def test_nothing_outside_the_crop_is_seen():
@@ -88,6 +88,14 @@ def test_rgb_is_the_mean_of_the_channels():
     rgb = np.random.default_rng(2).integers(256, size=(2, 3, 210, 160), dtype=np.uint8)
     thirds = [preprocess.resize(rgb[:, n], Crop()) for n in range(3)]
     np.testing.assert_allclose(preprocess.resize(rgb, Crop()), sum(thirds) / 3, atol=1e-6)
+
+
+def test_three_grey_frames_are_no_rgb():
+    """A batch of three luminance frames stays three frames."""
+    grey = np.random.default_rng(2).integers(256, size=(3, 210, 160), dtype=np.uint8)
+    together = preprocess.resize(grey, Crop())
+    for n in range(3):
+        np.testing.assert_array_equal(together[n], preprocess.resize(grey[n : n + 1], Crop())[0])
 
 
 def normalise_all(pixels):

@@ -12,6 +12,7 @@ import pathlib
 import re
 import sys
 import zipfile
+import zlib
 from collections.abc import Mapping
 
 import chex
@@ -233,11 +234,14 @@ def read_train_step(path: pathlib.Path) -> dict[str, np.ndarray]:
       UserError: no such file, or not such an archive.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             data = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        *(OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error),
+        TypeError,  # an .npy file
+    ) as error:
         raise UserError(f"{path} is not a whole .npz archive") from error
     needed = "game frames pixels obs normaliser0 h0 c0 h logits values actions rewards entropy"
     missing = [name for name in needed.split() if name not in data]

@@ -66,16 +66,18 @@ def _resize_matrices(crop: Crop) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resize(frame: chex.Array, crop: Crop) -> chex.Array:
-    """uint8 [..., 210, 160] or RGB [..., 3, 210, 160] -> float32 [..., 80, 80] in [0, 1].
+    """uint8 [B, 210, 160] or RGB [B, 3, 210, 160] -> float32 [B, 80, 80] in [0, 1].
 
-    Which of the two it is, is told by the shape: an axis of 3 before the last two is RGB, whose
-    channels are averaged (the original's grey).
+    Which of the two it is, is told by the rank (B may be 3); the channels of RGB are averaged (the
+    original's grey).
     """
     chex.assert_type(frame, jnp.uint8)
+    chex.assert_rank(frame, {3, 4})
     rows, columns = _resize_matrices(crop)
     pixels = frame[..., crop.top : crop.bottom, :].astype(jnp.float32)
-    if frame.ndim >= 3 and frame.shape[-3] == 3:
-        pixels = pixels.mean(axis=-3)
+    if frame.ndim == 4:
+        chex.assert_axis_dimension(frame, 1, 3)
+        pixels = pixels.mean(axis=1)
     # Full precision where it costs nothing: accelerators' defaults would round pixels to 8 bits.
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     return product("or,...rc,pc->...op", rows, pixels, columns)

@@ -6,6 +6,7 @@ alone. T is the number of agent steps of the game (one frame each), A the number
 stands in row t belongs to the moment at which the agent sees `frames[t]` and chooses `action[t]`.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -116,7 +117,8 @@ def write(recording: Recording, path: str | pathlib.Path) -> None:
             np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
@@ -128,7 +130,7 @@ def read(path: str | pathlib.Path) -> Recording:
     """
     path = pathlib.Path(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             header = json.loads(str(archive["header"]))
             if not isinstance(header, dict) or header.get("version") != VERSION:
                 raise UserError(
@@ -138,7 +140,10 @@ def read(path: str | pathlib.Path) -> Recording:
             arrays = {name: archive[name] for name in _ARRAYS if name in archive.files}
     except FileNotFoundError as error:
         raise UserError(f"there is no recording {path}") from error
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        *(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error),
+        TypeError,  # an .npy file
+    ) as error:
         raise UserError(f"{path} is not a whole recording (cut off, or another file)") from error
     _check(header, arrays, path)
     fields = {name: header[name] for name in _FIELDS if name in header}

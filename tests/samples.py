@@ -1,0 +1,53 @@
+"""Random inputs of the right shapes, and settings that train in seconds."""
+
+import numpy as np
+
+from maskrl.config import Config
+from maskrl.types import Carry, TimeStep, Trajectory
+
+# The settings of every test that trains: 4 actors in 2 groups, 3 steps an unroll.
+TINY = {
+    "game": "Breakout",
+    "groups": 2,
+    "actors_per_group": 2,
+    "unroll_length": 3,
+    "steps": 120,
+    "eval_every": 0,
+}
+TINY_FLAGS = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items()]
+
+
+def tiny_config(**changes) -> Config:
+    """The settings `TINY`, with changes."""
+    return Config(**(TINY | changes))
+
+
+def random_trajectory(rng, steps: int, batch: int, num_actions: int) -> Trajectory:
+    """Normal numbers, with ends of episodes: actor 0 dies at row 1, actor 1 is cut off there."""
+    is_first = np.zeros((steps + 1, batch), bool)
+    discount = np.ones((steps + 1, batch), np.float32)
+    is_first[2, :2] = True
+    discount[1, 0] = 0
+    reward = rng.integers(-2, 3, (steps + 1, batch)).astype(np.float32)
+    reward[is_first] = 0
+    carry = rng.normal(size=(2, batch, 10, 10, 64)).astype(np.float32)
+    return Trajectory(
+        observation=rng.normal(size=(steps + 1, batch, 80, 80, 1)).astype(np.float32),
+        action=rng.integers(num_actions, size=(steps, batch)).astype(np.int32),
+        reward=reward,
+        discount=discount,
+        is_first=is_first,
+        initial_carry=Carry(hidden=np.tanh(carry[0]), cell=carry[1]),
+    )
+
+
+def random_timestep(rng, batch: int, first: bool = False, rgb: bool = False) -> TimeStep:
+    """Frames of noise over a random grey."""
+    shape = (batch, 3, 210, 160) if rgb else (batch, 210, 160)
+    grey = rng.integers(0, 200, (batch,) + (1,) * (len(shape) - 1))
+    return TimeStep(
+        frame=(grey + rng.integers(0, 56, shape)).astype(np.uint8),
+        reward=rng.integers(-1, 2, batch).astype(np.float32),
+        discount=np.ones(batch, np.float32),
+        is_first=np.full(batch, first),
+    )

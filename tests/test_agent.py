@@ -1,0 +1,203 @@
+"""The agent: acting step by step is the learner's unroll; sampling; the normaliser."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from samples import random_timestep
+
+from maskrl import learner, preprocess
+from maskrl.agent import make_agent
+from maskrl.envs import Environments
+
+
+@functools.cache
+def agent_and_params(core="convlstm"):
+    """An agent with a policy that has something to say."""
+    agent = make_agent("Breakout", 4, "both", core)
+    params = jax.tree.map(np.array, agent.init_params(jax.random.PRNGKey(0)))
+    params["policy"]["kernel"] *= 100
+    return agent, params
+
+
+@functools.cache
+def step_of(agent, greedy=False):
+    return jax.jit(functools.partial(agent.step, greedy=greedy))
+
+
+KEY = jax.random.PRNGKey(7)
+
+
+def act(agent, params, state, timesteps):
+    """Steps through all timesteps; the states after each, and the outputs."""
+    states, outputs = [], []
+    for timestep in timesteps:
+        state, output = step_of(agent)(params, state, timestep, KEY)
+        states.append(state)
+        outputs.append(output)
+    return states, outputs
+
+
+def noise(steps, batch, resets):
+    """Timesteps of noise, first rows where `resets` {step: actors} says so."""
+    rng = np.random.default_rng(0)
+    timesteps = [random_timestep(rng, batch, first=t == 0) for t in range(steps)]
+    for t, actors in resets.items():
+        timesteps[t].is_first[actors] = True
+    return timesteps
+
+
+def check_unroll(agent, params, timesteps, start, length):
+    """The learner's unroll of the rows from `start` is what acting computed there."""
+    batch = len(timesteps[0].reward)
+    states, outputs = act(agent, params, agent.init_state(np.arange(batch)), timesteps)
+    before = states[start - 1] if start else agent.init_state(np.arange(batch))
+    end = start + length
+    trajectory = learner.assemble(
+        agent,
+        before.carry,
+        states[end - 1],
+        [o.observation for o in outputs[start:end]],
+        [o.action for o in outputs[start:end]],
+        timesteps[start : end + 1],
+        timesteps[end].frame,
+    )
+    unrolled = jax.jit(agent.unroll)(params, trajectory)
+    for name in ("logits", "value", "policy_mask", "value_mask", "hidden"):
+        acted = np.stack([getattr(o.network, name)[0] for o in outputs[start : end + 1]])
+        np.testing.assert_allclose(getattr(unrolled, name), acted, atol=1e-4, err_msg=name)
+    np.testing.assert_allclose(
+        trajectory.observation[-1], outputs[end].observation, atol=1e-5, err_msg="last row"
+    )
+
+
+@pytest.mark.parametrize("core", ["convlstm", "none"])
+def test_acting_is_the_learners_unroll(core):
+    """Over two unrolls; episodes start inside, in the first and in the last row of an unroll."""
+    agent, params = agent_and_params(core)
+    timesteps = noise(9, 3, {2: [0], 4: [1], 8: [2, 0]})
+    check_unroll(agent, params, timesteps, 0, 4)
+    check_unroll(agent, params, timesteps, 4, 4)
+
+
+def test_acting_is_the_learners_unroll_in_real_games():
+    """Breakout cut off after 4 steps: resets, with EnvPool's own first rows."""
+    agent, params = agent_and_params()
+    envs = Environments("Breakout", 3, 5, max_episode_steps=4)
+    timesteps = [envs.reset().timestep]
+    for t in range(8):
+        envs.send(np.full(3, t % 4))
+        timesteps.append(envs.recv().timestep)
+    envs.close()
+    assert np.any([t.is_first for t in timesteps[5:]])
+    check_unroll(agent, params, timesteps, 4, 4)
+
+
+def test_normaliser_lives_on_over_episodes():
+    """Its statistics count every frame, whether an episode starts or not; the carry does not."""
+    agent, params = agent_and_params()
+    whole = noise(6, 2, {3: [0, 1]})
+    states, _ = act(agent, params, agent.init_state(np.arange(2)), whole)
+    normaliser = preprocess.init_normaliser(2)
+    for timestep in whole:
+        pixels = preprocess.resize(timestep.frame, agent.crop)
+        normaliser, _ = preprocess.normalise(normaliser, pixels)
+    assert states[-1].normaliser.count.tolist() == [6, 6]
+    np.testing.assert_allclose(states[-1].normaliser.mean, normaliser.mean, rtol=1e-5)
+    np.testing.assert_allclose(states[-1].normaliser.std, normaliser.std, rtol=1e-5)
+
+
+def test_bootstrap_row_advances_nothing():
+    """Acting goes on from the same state whether the learner has looked at the row or not.
+
+    `assemble` observes the last row with a copy of the statistics: the state it is given stays.
+    """
+    agent, params = agent_and_params()
+    timesteps = noise(5, 2, {})
+    states, outputs = act(agent, params, agent.init_state(np.arange(2)), timesteps[:4])
+    before = jax.tree.map(np.array, states[-1])
+    trajectory = learner.assemble(
+        agent,
+        agent.init_state(np.arange(2)).carry,
+        states[-1],
+        [o.observation for o in outputs],
+        [o.action for o in outputs],
+        timesteps,
+        timesteps[4].frame,
+    )
+    jax.block_until_ready(jax.jit(agent.unroll)(params, trajectory))
+    jax.tree.map(np.testing.assert_array_equal, states[-1], before)
+    after, _ = act(agent, params, states[-1], timesteps[4:])
+    assert after[-1].normaliser.count.tolist() == [5, 5]
+    assert after[-1].step.tolist() == [5, 5]
+
+
+def test_sampling_does_not_depend_on_the_batch():
+    """Four actors in one batch, in two, and alone choose the same actions."""
+    agent, params = agent_and_params()
+    timesteps = noise(6, 4, {3: [1]})
+
+    def actions(groups):
+        chosen = []
+        for ids in groups:
+            ids = np.array(ids)
+            part = [jax.tree.map(lambda x, ids=ids: x[ids], t) for t in timesteps]
+            _, outputs = act(agent, params, agent.init_state(ids), part)
+            chosen.append([o.action for o in outputs])
+        return np.concatenate(chosen, axis=1)
+
+    together = actions([[0, 1, 2, 3]])
+    np.testing.assert_array_equal(together, actions([[0, 1], [2, 3]]))
+    np.testing.assert_array_equal(together, actions([[0], [1], [2], [3]]))
+    assert len({tuple(column) for column in together.T}) > 1
+
+
+def test_sampling_follows_the_policy():
+    """2,000 actors on one frame: frequencies within 4 standard errors of the probabilities."""
+    agent, params = agent_and_params("none")
+    logits = np.log([0.1, 0.2, 0.3, 0.4]).astype(np.float32)
+    params = params | {
+        "policy": params["policy"]
+        | {"kernel": np.zeros_like(params["policy"]["kernel"]), "bias": logits}
+    }
+    frame = random_timestep(np.random.default_rng(1), 1)
+    counts = np.zeros(4)
+    for n in range(10):
+        state = agent.init_state(np.arange(200 * n, 200 * (n + 1)))
+        timestep = jax.tree.map(lambda x: np.repeat(x, 200, axis=0), frame)
+        _, output = step_of(agent)(params, state, timestep, KEY)
+        counts += np.bincount(output.action, minlength=4)
+    p = np.exp(logits)
+    assert np.all(np.abs(counts / 2000 - p) < 4 * np.sqrt(p * (1 - p) / 2000))
+
+
+def test_actors_and_steps_sample_apart():
+    """The same frame and policy: an actor's draws differ from step to step and from others'."""
+    agent, params = agent_and_params("none")
+    params = params | {"policy": jax.tree.map(np.zeros_like, params["policy"])}
+    timestep = random_timestep(np.random.default_rng(1), 16)
+    _, outputs = act(agent, params, agent.init_state(np.arange(16)), [timestep] * 8)
+    actions = np.array([o.action for o in outputs])
+    assert len({tuple(row) for row in actions}) == 8
+    assert len({tuple(column) for column in actions.T}) == 16
+
+
+def test_greedy_is_the_most_probable():
+    agent, params = agent_and_params()
+    state = agent.init_state(np.arange(4))
+    timestep = noise(1, 4, {})[0]
+    _, output = step_of(agent, greedy=True)(params, state, timestep, KEY)
+    np.testing.assert_array_equal(output.action, output.network.logits[0].argmax(-1))
+    _, again = step_of(agent, greedy=True)(params, state, timestep, jax.random.PRNGKey(8))
+    np.testing.assert_array_equal(output.action, again.action)
+
+
+def test_rgb_frames_are_seen_as_their_mean():
+    agent, params = agent_and_params("none")
+    timestep = random_timestep(np.random.default_rng(2), 2, rgb=True)
+    _, output = agent.step(params, agent.init_state(np.arange(2)), timestep, KEY)
+    pixels = preprocess.resize(timestep.frame.mean(axis=1).astype(np.uint8), agent.crop)
+    _, expected = preprocess.normalise(preprocess.init_normaliser(2), pixels)
+    # Up to the rounding of the mean to whole numbers here.
+    np.testing.assert_allclose(output.observation[..., 0], expected, atol=0.15)

@@ -10,6 +10,8 @@ part once, so that a change of the machine's speed hits all of them.
 """
 
 import argparse
+import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -149,17 +151,27 @@ class Parts:
         return games.lengths.sum() / (time.perf_counter() - start)
 
 
-def training(config: Config, rounds: int) -> list[float]:
-    """Agent steps per second of the whole loop, in each of so many stretches after a warm-up."""
+def training(config: Config, expected: float) -> list[float]:
+    """Agent steps per second of the whole loop, in stretches of `SECONDS` after the start.
+
+    Args:
+      expected: about what to expect; decides how long the run is (15 stretches).
+    """
+    steps = max(4 * config.unroll_steps, int(15 * SECONDS * expected))
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            config,
+        Trainer(
+            dataclasses.replace(config, steps=steps),
             pathlib.Path(folder),
             device_count=1,
             resume=False,
             evaluate=lambda agent, params: np.zeros(1),
-        )
-        return trainer.measure(rounds, seconds=3 * SECONDS)
+            log_seconds=SECONDS,
+        ).train()
+        with open(pathlib.Path(folder) / "metrics.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+    # Until every group has learned, updates are compiled, and groups start one after the other.
+    warm = [float(r["steps_per_second"]) for r in rows if int(r["updates"]) >= 2 * config.groups]
+    return warm[:-1] or warm  # the last stretch is cut short
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -190,7 +202,10 @@ def main(argv: list[str] | None = None) -> int:
                 value = getattr(parts, name)()
                 if n:  # the first round compiles
                     samples[name].append(value)
-        samples["training"] = training(config, args.rounds)
+        unhurried = 1 / sum(
+            1 / statistics.median(samples[n]) for n in ("environments", "acting", "updating")
+        )
+        samples["training"] = training(config, unhurried)
 
     median = {name: statistics.median(values) for name, values in samples.items()}
     flops, env = median["matrix_product"], median["environments"]

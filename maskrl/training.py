@@ -20,7 +20,6 @@ from maskrl.envs import Environments
 from maskrl.loggers import Logger
 from maskrl.types import Params
 
-LOG_SECONDS = 10
 SCORES = 100  # games in the running mean
 
 
@@ -45,6 +44,7 @@ class Trainer:
       device_count: local devices to use; must divide `config.actors_per_group`.
       resume: whether to go on from the newest checkpoint in the folder.
       evaluate: `(agent, params) -> scores`, greedy games of the config's number and length.
+      log_seconds: of training between two rows of `metrics.csv`.
     """
 
     def __init__(
@@ -55,8 +55,10 @@ class Trainer:
         device_count: int,
         resume: bool,
         evaluate: Callable[[Agent, Params], np.ndarray],
+        log_seconds: float = 10.0,
     ):
         self.config, self.run, self._evaluate = config, run, evaluate
+        self._log_seconds = log_seconds
         self.devices = Devices(device_count)
         self.counters = Counters()
         self.checkpointer = checkpoint.Checkpointer(run)
@@ -146,7 +148,7 @@ class Trainer:
                 previous = group
             tick += 1
             self._count()
-            if clock.seconds - logged_at >= LOG_SECONDS:
+            if clock.seconds - logged_at >= self._log_seconds:
                 self._log(logger, clock, logged_at, logged_steps)
                 logged_at, logged_steps = clock.seconds, counters.agent_steps
             if evaluating and counters.agent_steps - last_eval >= config.eval_every:

@@ -1,7 +1,8 @@
-"""Plays whole games with a trained agent, and says what became of them.
+"""Plays whole games with a trained agent: scores, and what the agent attended to.
 
     python evaluate.py --mode inverse
     python evaluate.py --agent runs/Breakout-both-0 --episodes 10
+    python evaluate.py --mode explain
     python evaluate.py --mode table
 
 The agent is the newest run's best, or one that comes with the project (`agents/`).
@@ -14,12 +15,13 @@ import sys
 
 import numpy as np
 
-from maskrl import checkpoint, evaluation, tables
+from maskrl import checkpoint, evaluation, recording, tables
 from maskrl.agent import make_agent
 from maskrl.checkpoint import AgentInfo
 from maskrl.cli import Parser
 from maskrl.envs import Environments, game_name
 from maskrl.errors import UserError, exit_on_user_error
+from maskrl.explain import report
 
 RUNS, AGENTS, RESULTS = pathlib.Path("runs"), pathlib.Path("agents"), pathlib.Path("results")
 
@@ -32,22 +34,29 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--game", help="the newest run of this game; with --mode random, no agent is needed")
     add(
         "--mode",
-        choices=("normal", "inverse", "random", "table"),
+        choices=("normal", "inverse", "random", "explain", "table"),
         default="normal",
-        help="inverse: 1 - M; random: uniform actions; table: the paper's tables of all results",
+        help="inverse: 1 - M; random: uniform actions; explain: recordings, videos, figures and "
+        "the explorer; table: the paper's tables of all results",
     )
     add(
         "--branch",
         choices=("policy", "value", "both"),
-        default="policy",
-        help="whose mask is inverted [policy, as in the paper]",
+        help="whose mask is inverted [policy, as in the paper], or drawn [both]",
     )
-    add("--episodes", type=int, default=100, help="whole games [100]")
+    add("--episodes", type=int, help="whole games [100; 1 to explain]")
     add("--sample", action="store_true", help="sample actions instead of the most probable one")
     add("--seed", type=int, default=0, help="of the environments and of sampling [0]")
     add("--max-episode-steps", type=int, default=10_000, help="agent steps of a game [10000]")
-    add("--output", type=pathlib.Path, help="file to write [a new one in results/]")
+    add("--frames", help="to explain: the figures' frames, e.g. 100,250,900-905 [telling ones]")
+    add("--absolute", action="store_true", help="to explain: draw masks from 0 to 1, unstretched")
+    add("--output", type=pathlib.Path, help="file or, to explain, folder [a new one in results/]")
     args = parser.parse_args(argv)
+    explaining = args.mode == "explain"
+    args.branch = args.branch or ("both" if explaining else "policy")
+    args.episodes = (1 if explaining else 100) if args.episodes is None else args.episodes
+    if not explaining and (args.frames or args.absolute):
+        raise UserError("--frames and --absolute are for --mode explain")
     for name in ("episodes", "max_episode_steps"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1")
@@ -137,6 +146,48 @@ def evaluate(args: argparse.Namespace) -> None:
     print(f"written: {output}")
 
 
+def explain(args: argparse.Namespace) -> None:
+    """Records games, each also with the policy's mask inverted, and draws everything."""
+    agent, params, info = find_agent(args)
+    missing = [
+        branch
+        for branch in ("policy", "value")
+        if args.branch == branch and info.mask not in (branch, "both")
+    ]
+    if missing or info.mask == "none":
+        raise UserError(f"this agent (mask {info.mask}) has no {(missing or ['any'])[0]} mask")
+    folder = args.output or free_name(
+        RESULTS / f"{info.game}-{info.mask}-explain-{info.agent_steps}"
+    )
+    open_for_writing(folder / "recording.npz")
+    recorded = []
+    modes = ("normal", "inverse") if agent.network.mask_policy else ("normal",)
+    for seed in range(args.seed, args.seed + args.episodes):
+        paths = [folder / f"{info.game}-{mode}-seed{seed}.npz" for mode in modes]
+        for mode, path in zip(modes, paths, strict=True):
+            game = evaluation.record(
+                agent,
+                params,
+                info.game,
+                name=info.source,
+                mask=info.mask,
+                agent_steps=info.agent_steps,
+                seed=seed,
+                mode=mode,
+                branch="policy",
+                sample=args.sample,
+                rgb=info.frames == "rgb",
+                max_episode_steps=args.max_episode_steps,
+                progress=True,
+            )
+            recording.write(game, path)
+            print(f"{path}: {mode} play, score {game.final_score:g}, {len(game)} frames")
+        recorded.append(paths)
+    written = report.explain(recorded, folder, args.branch, args.frames, not args.absolute)
+    for path in written:
+        print(f"written: {path}")
+
+
 def table(args: argparse.Namespace) -> None:
     """Builds the paper's tables from every result in `results/`."""
     results = tables.read_results(sorted(RESULTS.glob("*.json")))
@@ -173,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command line."""
     with exit_on_user_error("evaluate.py"):
         args = parse(argv)
-        (table if args.mode == "table" else evaluate)(args)
+        {"table": table, "explain": explain}.get(args.mode, evaluate)(args)
     return 0
 
 

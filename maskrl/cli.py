@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from maskrl.config import Config
@@ -35,3 +36,16 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
             metavar=None if field.metadata["choices"] else field.type.__name__.upper(),
             help=f"{field.metadata['help']} [{field.default}]".replace("%", "%%"),
         )
+
+
+def integers(count: int) -> Callable[[str], tuple[int, ...]]:
+    """A type of argument: so many whole numbers, separated by commas."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        numbers = tuple(int(part) for part in text.split(","))
+        if len(numbers) != count:
+            raise argparse.ArgumentTypeError(f"{count} numbers separated by commas, not {text}")
+        return numbers
+
+    parse.__name__ = f"{count} numbers separated by commas"
+    return parse

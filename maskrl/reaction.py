@@ -1,19 +1,31 @@
 """Puts something into the game that was not there, and asks the agent again (the paper's Figures 19
 and 20): both masks, policy and value before and after.
 
-Two ways: `edit_screen` pastes a patch, taken from another frame, into a frame of a recording;
-`edit_memory` changes a byte of the console's memory (it needs ale-py: `pip install 'maskrl[ale]'`).
+    python -m maskrl.reaction screen GAME.npz --agent AGENT --frame 300 --source 20 \\
+        --box 57,8,63,152 --to 57,8 --output bricks
+    python -m maskrl.reaction memory --agent AGENT --step 300 --byte ball-x --value 100 \\
+        --output ball
+
+`screen` pastes a patch, taken from another frame, into a frame of a recording (`evaluate.py --mode
+explain` writes recordings). `memory` changes a byte of the console's memory; it needs ale-py:
+`pip install 'maskrl[ale]'`. Both write OUTPUT.png and OUTPUT.pdf.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import pathlib
+import re
+import sys
 
 import jax
 import numpy as np
 
+from maskrl import checkpoint, recording
 from maskrl.agent import Agent
-from maskrl.errors import UserError
+from maskrl.cli import Parser, integers
+from maskrl.errors import UserError, exit_on_user_error
+from maskrl.explain import figures, overlay
+from maskrl.explain.figures import Moment
 from maskrl.recording import Recording
 from maskrl.types import ActorState, Params, TimeStep
 
@@ -50,17 +62,6 @@ MEMORY: dict[str, dict[str, tuple[int, str]]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Moment:
-    """What the agent sees and says at one moment; absent masks are None."""
-
-    frame: np.ndarray  # uint8 [210, 160, 3]
-    probabilities: np.ndarray  # float32 [A]
-    value: float
-    policy_mask: np.ndarray | None  # float32 [10, 10]
-    value_mask: np.ndarray | None
-
-
-@dataclasses.dataclass(frozen=True)
 class Reaction:
     """The same moment without and with the edit; the agent's memory before it is the same."""
 
@@ -71,10 +72,31 @@ class Reaction:
     after: Moment
 
 
+def write_figure(reaction: Reaction, stem: str | pathlib.Path) -> list[pathlib.Path]:
+    """Draws before, after and the difference to stem.png and stem.pdf; returns their paths.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+    scales = {
+        name: overlay.contrast_scale(np.stack([mask, reaction.after.masks[name]]))
+        for name, mask in reaction.before.masks.items()
+    }
+    figure = figures.reaction(
+        reaction.before,
+        reaction.after,
+        reaction.view,
+        reaction.action_names,
+        reaction.title,
+        scales,
+    )
+    return figures.save(figure, stem)
+
+
 def edit_screen(
     agent: Agent,
     params: Params,
-    recording: Recording,
+    game: Recording,
     index: int,
     source: int,
     box: tuple[int, int, int, int],
@@ -83,7 +105,7 @@ def edit_screen(
     rgb: bool,
     title: str = "",
 ) -> Reaction:
-    """Pastes a patch of frame `source` into frame `index` of a recording.
+    """Pastes a patch of frame `source` into frame `index` of a game.
 
     Args:
       index, source: frames of the recording.
@@ -95,26 +117,24 @@ def edit_screen(
       UserError: a frame or a pixel that is not there.
     """
     for frame in (index, source):
-        if not 0 <= frame < len(recording):
-            raise UserError(f"there is no frame {frame}: the recording has {len(recording)}")
+        if not 0 <= frame < len(game):
+            raise UserError(f"there is no frame {frame}: the recording has {len(game)}")
     top, left, bottom, right = box
-    patch = recording.frames[source][top:bottom, left:right]
+    patch = game.frames[source][top:bottom, left:right]
     height, width = bottom - top, right - left
     if patch.shape[:2] != (height, width) or not patch.size or min(top, left) < 0:
         raise UserError(f"box {box}: not within 210 x 160 pixels")
-    edited = recording.frames[index].copy()
+    edited = game.frames[index].copy()
     if edited[to[0] : to[0] + height, to[1] : to[1] + width].shape != patch.shape or min(to) < 0:
         raise UserError(f"the patch of {height} x {width} pixels does not fit at {to}")
     edited[to[0] : to[0] + height, to[1] : to[1] + width] = patch
-    state = replay(agent, params, recording.frames[:index], recording.life_start[:index], rgb=rgb)
-    look = functools.partial(
-        _look, agent, params, state, bool(recording.life_start[index]), rgb=rgb
-    )
+    state = replay(agent, params, game.frames[:index], game.life_start[:index], rgb=rgb)
+    look = functools.partial(_look, agent, params, state, bool(game.life_start[index]), rgb=rgb)
     return Reaction(
-        title=title or f"{recording.game}, frame {index}, with a patch of frame {source}",
-        action_names=recording.action_names,
-        view=recording.view,
-        before=look(recording.frames[index]),
+        title=title or f"{game.game}, frame {index}, with a patch of frame {source}",
+        action_names=game.action_names,
+        view=game.view,
+        before=look(game.frames[index]),
         after=look(edited),
     )
 
@@ -128,8 +148,6 @@ def edit_memory(
     to: int,
     *,
     rgb: bool,
-    action_names: Sequence[str],
-    rom: str,
     seed: int = 0,
     title: str = "",
 ) -> Reaction:
@@ -141,7 +159,6 @@ def edit_memory(
     Args:
       byte: a name in `MEMORY[game]`, or an address from 0 to 127.
       to: the new value, 0 to 255.
-      rom: ale-py's name of the game, "space_invaders".
 
     Raises:
       UserError: ale-py is missing, no such byte, or the game ended before `step`.
@@ -153,7 +170,7 @@ def edit_memory(
             f"byte {byte} = {to}: an address from 0 to 127 or one of {', '.join(known) or 'none'}, "
             "and a value from 0 to 255"
         )
-    console = _Console(rom, seed)
+    console = _Console(game, seed)
     state, is_first = agent.init_state(np.arange(1)), True
     act = _step(agent)
     for _ in range(step):
@@ -174,7 +191,7 @@ def edit_memory(
     name = byte if isinstance(byte, str) else f"byte {byte}"
     return Reaction(
         title=title or f"{game}, step {step}: {name} {was} → {to}",
-        action_names=tuple(action_names),
+        action_names=console.action_names,
         view=(agent.crop.top, agent.crop.bottom),
         before=look(before),
         after=look(console.screen()),
@@ -225,22 +242,19 @@ def _look(agent, params, state, is_first, frame, *, rgb: bool) -> Moment:
     _, output = _step(agent)(params, state, _timestep(frame, is_first, rgb=rgb))
     network = output.network
 
-    def mask(x):
-        return None if x is None else np.asarray(x[0, 0])
-
+    masks = {"policy": network.policy_mask, "value": network.value_mask}
     return Moment(
         frame=frame,
+        masks={name: np.asarray(mask[0, 0]) for name, mask in masks.items() if mask is not None},
         probabilities=np.asarray(jax.nn.softmax(network.logits[0, 0])),
         value=float(network.value[0, 0]),
-        policy_mask=mask(network.policy_mask),
-        value_mask=mask(network.value_mask),
     )
 
 
 class _Console:
     """ale-py stepped as EnvPool steps it: four frames an action, the last two's maximum shown."""
 
-    def __init__(self, rom: str, seed: int):
+    def __init__(self, game: str, seed: int):
         try:
             import ale_py
         except ImportError as error:
@@ -249,6 +263,7 @@ class _Console:
         self._ale = ale_py.ALEInterface()
         self._ale.setInt("random_seed", seed)
         self._ale.setFloat("repeat_action_probability", 0.0)
+        rom = re.sub(r"(?<!^)(?=[A-Z])", "_", game).lower()  # SpaceInvaders -> space_invaders
         path = ale_py.roms.get_rom_path(rom)
         if path is None:
             raise UserError(f"ale-py has no game {rom}")
@@ -258,6 +273,10 @@ class _Console:
         fire = [n for n, action in enumerate(self._actions) if action.name == "FIRE"]
         if fire:  # games that wait for it
             self.act(fire[0])
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return tuple(action.name for action in self._actions)
 
     @property
     def lives(self) -> int:
@@ -289,3 +308,50 @@ class _Console:
 
     def set_memory(self, address: int, value: int) -> None:
         self._ale.setRAM(address, value)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = Parser("maskrl.reaction", __doc__)
+    commands = parser.add_subparsers(required=True, dest="way", metavar="{screen,memory}")
+    screen = commands.add_parser("screen", help="paste a patch of another frame")
+    screen.add_argument("recording", type=pathlib.Path, help="of the same agent, .npz")
+    screen.add_argument("--frame", type=int, required=True, help="to paste into")
+    screen.add_argument("--source", type=int, required=True, help="frame to take the patch from")
+    screen.add_argument(
+        "--box", type=integers(4), required=True, help="top,left,bottom,right of the patch, pixels"
+    )
+    screen.add_argument("--to", type=integers(2), help="top,left where it goes [where it was]")
+    memory = commands.add_parser("memory", help="change a byte of the console's memory")
+    memory.add_argument("--step", type=int, required=True, help="agent step to do it at")
+    memory.add_argument("--byte", required=True, help=f"address, or a name: {_known()}")
+    memory.add_argument("--value", type=int, required=True, help="0 to 255")
+    for command in (screen, memory):
+        command.add_argument("--agent", type=pathlib.Path, required=True, help="run or agent")
+        command.add_argument("--output", type=pathlib.Path, required=True, help="without .png")
+    with exit_on_user_error("maskrl.reaction"):
+        args = parser.parse_args(argv)
+        agent, params, info = checkpoint.load_agent(args.agent)
+        rgb = info.frames == "rgb"
+        if args.way == "screen":
+            game = recording.read(args.recording)
+            if game.game != info.game:
+                raise UserError(f"{args.recording} is {game.game}, the agent plays {info.game}")
+            to = args.to or args.box[:2]
+            reaction = edit_screen(
+                agent, params, game, args.frame, args.source, args.box, to, rgb=rgb
+            )
+        else:
+            byte = int(args.byte) if args.byte.isdigit() else args.byte
+            reaction = edit_memory(agent, params, info.game, args.step, byte, args.value, rgb=rgb)
+        for path in write_figure(reaction, args.output):
+            print(f"written: {path}")
+    return 0
+
+
+def _known() -> str:
+    return "; ".join(f"{game} {', '.join(names)}" for game, names in MEMORY.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -130,10 +130,18 @@ def _shapes(tree: Any, prefix: str = "") -> dict[str, tuple[int, ...]]:
 
 
 def save_agent(folder: pathlib.Path, params: Params, info: AgentInfo) -> None:
-    """Writes an agent's folder; one that is there is replaced only once the new one is whole."""
+    """Writes an agent's folder; one that is there is replaced only once the new one is whole.
+
+    Raises:
+      UserError: the folder cannot be made.
+    """
     folder = folder.absolute()
     partial = folder.with_name(folder.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}") from error
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(partial / "params", params)
     (partial / AGENT).write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n")

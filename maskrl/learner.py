@@ -88,7 +88,7 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
         (total, metrics), gradient = gradient_of(snapshot)
         metrics = metrics | {"loss": total}
         gradient, metrics = devices.mean((gradient, metrics))
-        metrics["gradient_norm"] = optax.global_norm(gradient)
+        metrics["gradient_norm"] = optax.tree.norm(gradient)
         changes, statistics = optimiser.update(gradient, state.optimiser)
         params = optax.apply_updates(state.params, changes)
         return LearnerState(params=params, optimiser=statistics), metrics

@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import importlib.metadata
 import pathlib
+import signal
 import sys
 from typing import Any
 
@@ -113,9 +114,11 @@ def main(argv: list[str] | None = None) -> int:
         )
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         versions["maskrl"] = maskrl.__version__
-        extra = {"command": sys.argv, "versions": versions}
-        config.write(settings, run / checkpoint.CONFIG, extra)
+        session = {"command": sys.argv, "versions": versions}
+        config.write(settings, run / checkpoint.CONFIG, session)
         print(f"{run}: {settings.groups} groups of {settings.actors_per_group} actors")
+        # A machine that is taken away says SIGTERM: save, as on Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             trainer.train()
         except KeyboardInterrupt:

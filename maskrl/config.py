@@ -100,10 +100,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def write(config: Config, path: pathlib.Path, extra: dict[str, Any]) -> None:
-    """Writes the configuration, and what else should be remembered, as JSON."""
-    text = json.dumps({"config": dataclasses.asdict(config), **extra}, indent=2)
-    path.write_text(text + "\n")
+def write(config: Config, path: pathlib.Path, session: dict[str, Any]) -> None:
+    """Writes the configuration as JSON, with how each session of the run was started.
+
+    Args:
+      session: the command line and versions of this session; appended to the ones in the file.
+    """
+    sessions = json.loads(path.read_text())["sessions"] if path.exists() else []
+    content = {"config": dataclasses.asdict(config), "sessions": [*sessions, session]}
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(path)
 
 
 def read(path: pathlib.Path) -> Config:

@@ -50,10 +50,13 @@ class Logger:
             total=target, initial=start, unit=" steps", unit_scale=True, dynamic_ncols=True
         )
 
-    def progress(self, agent_steps: int, **shown: str) -> None:
+    def advance(self, agent_steps: int) -> None:
         """Moves the progress line."""
-        self._progress.set_postfix(shown, refresh=False)
         self._progress.update(agent_steps - self._progress.n)
+
+    def show(self, **numbers: str) -> None:
+        """What stands at the end of the progress line."""
+        self._progress.set_postfix(numbers, refresh=False)
 
     def say(self, text: str) -> None:
         """Prints a line above the progress line."""

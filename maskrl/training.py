@@ -128,8 +128,7 @@ class Trainer:
     def _loop(self, logger: Logger, clock: "_Clock") -> None:
         config, counters = self.config, self.counters
         logged_at, saved_at = clock.seconds, clock.seconds
-        logged_steps = counters.agent_steps
-        last_eval = counters.agent_steps
+        start = logged_steps = last_eval = counters.agent_steps
         evaluating = 0 < config.eval_every <= config.steps
         previous: ActorGroup | None = None
         tick = 0
@@ -148,6 +147,7 @@ class Trainer:
                 previous = group
             tick += 1
             self._count()
+            logger.advance(counters.agent_steps)
             if clock.seconds - logged_at >= self._log_seconds:
                 self._log(logger, clock, logged_at, logged_steps)
                 logged_at, logged_steps = clock.seconds, counters.agent_steps
@@ -160,7 +160,7 @@ class Trainer:
                 with clock.paused():
                     self.save()
         jax.block_until_ready(self.state)
-        if counters.agent_steps > logged_steps:
+        if clock.seconds - logged_at > 1 or logged_steps == start:
             self._log(logger, clock, logged_at, logged_steps)
 
     def _learn(self, group: ActorGroup) -> None:
@@ -197,8 +197,7 @@ class Trainer:
             row["staleness_mean"] = float(np.mean(self._staleness))
             row["staleness_max"] = max(self._staleness)
         logger.row(row)
-        logger.progress(
-            counters.agent_steps,
+        logger.show(
             score=f"{row.get('score_mean', float('nan')):.1f}",
             staleness=f"{row.get('staleness_mean', float('nan')):.1f}",
             policy=f"{row.get('policy_loss', float('nan')):.3f}",

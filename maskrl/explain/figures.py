@@ -288,8 +288,10 @@ def reaction(
     x = page.width - _MARGIN - bars
     policy = page.axes(x, 0.8, bars, 2 * height - 0.3)
     _bars(policy, action_names, before.probabilities, after.probabilities)
-    policy.set_title("probability of each action", size=9)
-    policy.legend(fontsize=8, frameon=False)
+    policy.set_title("probability of each action", size=9, loc="left")
+    policy.legend(
+        fontsize=8, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderpad=0
+    )
     value = page.axes(x, 0.8 + 2 * (height + _GAP) + 0.25, bars, 0.7)
     _bars(value, ["value"], [before.value], [after.value])
     change = after.value - before.value

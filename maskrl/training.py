@@ -128,7 +128,7 @@ class Trainer:
     def _loop(self, logger: Logger, clock: "_Clock") -> None:
         config, counters = self.config, self.counters
         logged_at, saved_at = clock.seconds, clock.seconds
-        start = logged_steps = last_eval = counters.agent_steps
+        logged_steps = last_eval = counters.agent_steps
         evaluating = 0 < config.eval_every <= config.steps
         previous: ActorGroup | None = None
         tick = 0
@@ -160,7 +160,7 @@ class Trainer:
                 with clock.paused():
                     self.save()
         jax.block_until_ready(self.state)
-        if clock.seconds - logged_at > 1 or logged_steps == start:
+        if counters.agent_steps > logged_steps:
             self._log(logger, clock, logged_at, logged_steps)
 
     def _learn(self, group: ActorGroup) -> None:

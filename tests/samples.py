@@ -1,9 +1,12 @@
 """Random inputs of the right shapes, and settings that train in seconds."""
 
+import jax
 import numpy as np
 
+from maskrl import config
 from maskrl.config import Config
-from maskrl.types import Carry, TimeStep, Trajectory
+from maskrl.training import Trainer
+from maskrl.types import Carry, Normaliser, TimeStep, Trajectory
 
 # The settings of every test that trains: 4 actors in 2 groups, 3 steps an unroll.
 TINY = {
@@ -51,3 +54,47 @@ def random_timestep(rng, batch: int, first: bool = False, rgb: bool = False) -> 
         discount=np.ones(batch, np.float32),
         is_first=np.full(batch, first),
     )
+
+
+def random_collected(agent, rng, steps: int, batch: int) -> tuple:
+    """An unroll of noise as an actor group collects it, for `learner.assemble`."""
+    trajectory = random_trajectory(rng, steps, batch, agent.network.num_actions)
+    timesteps = [
+        TimeStep(
+            frame=None,
+            reward=trajectory.reward[t],
+            discount=trajectory.discount[t],
+            is_first=trajectory.is_first[t],
+        )
+        for t in range(steps + 1)
+    ]
+    last = jax.tree.map(np.asarray, agent.init_state(np.arange(batch)))
+    normaliser = Normaliser(
+        mean=np.full(batch, 4e-5, np.float32),
+        std=np.full(batch, 2e-5, np.float32),
+        count=np.ones(batch, np.float32),
+    )
+    return (
+        trajectory.initial_carry,
+        last.replace(normaliser=normaliser),
+        list(trajectory.observation[:-1]),
+        list(trajectory.action),
+        timesteps,
+        random_timestep(rng, batch).frame,
+    )
+
+
+def train_tiny(run, resume=False, evaluate=None, device_count=1, **changes) -> Trainer:
+    """Trains with the settings `TINY` in the folder `run`; the trainer that did it."""
+    run.mkdir(exist_ok=True)
+    settings = tiny_config(**changes)
+    config.write(settings, run / "config.json", {})
+    trainer = Trainer(
+        settings,
+        run,
+        device_count=device_count,
+        resume=resume,
+        evaluate=evaluate or (lambda agent, params: np.zeros(1)),
+    )
+    trainer.train()
+    return trainer

@@ -1,0 +1,89 @@
+"""Many devices: the same update as one; how many actors fit."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import CHECKOUT
+
+from maskrl import devices
+from maskrl.errors import UserError
+
+UPDATE = """
+import sys
+sys.path.insert(0, "tests")
+import jax, numpy as np
+from jax.flatten_util import ravel_pytree
+from maskrl import learner
+from maskrl.agent import make_agent
+from maskrl.devices import Devices
+from samples import random_collected, tiny_config
+
+assert jax.local_device_count() == 8
+config = tiny_config(actors_per_group=8)
+agent = make_agent("Breakout", 4, "both", "convlstm")
+shared, snapshot = (agent.init_params(jax.random.PRNGKey(seed)) for seed in (0, 1))
+state = learner.LearnerState(shared, learner.make_optimiser(config).init(shared))
+state, snapshot = jax.tree.map(np.asarray, (state, snapshot))
+collected = random_collected(agent, np.random.default_rng(0), 3, 8)
+
+
+def change(count):
+    devices = Devices(count)
+    assert devices.count == count
+    update = learner.make_update(agent, config, devices)
+    new, metrics = update(
+        devices.replicate(state), devices.replicate(snapshot), *devices.split(collected)
+    )
+    for leaf in jax.tree.leaves(new.params):
+        assert count == 1 or np.all(np.asarray(leaf) == np.asarray(leaf)[0])
+    moved = jax.tree.map(np.subtract, devices.first(new.params), state.params)
+    return np.float64(ravel_pytree(moved)[0]), devices.first(metrics)
+
+
+(one, m1), (eight, m8) = change(1), change(8)
+print(np.linalg.norm(one - eight) / np.linalg.norm(one), np.linalg.norm(one))
+for name in ("loss", "policy_loss", "value_loss", "gradient_norm"):
+    np.testing.assert_allclose(m8[name], m1[name], rtol=1e-4, err_msg=name)
+"""
+
+
+def run_on_devices(count: int, code: str) -> str:
+    """Runs the code in a process that has so many devices; its stdout."""
+    flags = f"import os; os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count={count}'"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{flags}\n{code}"], capture_output=True, text=True, cwd=CHECKOUT
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_eight_devices_update_like_one():
+    """The same state, snapshot and batch: less than 1e-4 of the update's own norm apart."""
+    difference, norm = map(float, run_on_devices(8, UPDATE).split())
+    assert norm > 1e-3
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("count", "actors", "fitting"), [(1, 7, 7), (8, 7, 8), (8, 8, 8), (8, 9, 16), (4, 1, 4)]
+)
+def test_unset_actors_are_rounded_up(monkeypatch, count, actors, fitting):
+    monkeypatch.setattr("jax.local_device_count", lambda: count)
+    assert devices.fit_actors(actors, explicit=False) == fitting
+
+
+@pytest.mark.parametrize(
+    ("count", "actors", "says"), [(8, 9, "8 or 16"), (8, 7, "take 8$"), (3, 10, "9 or 12")]
+)
+def test_explicit_actors_must_divide(monkeypatch, count, actors, says):
+    monkeypatch.setattr("jax.local_device_count", lambda: count)
+    with pytest.raises(UserError, match=f"{actors} does not divide by {count} devices: .*{says}"):
+        devices.fit_actors(actors, explicit=True)
+    assert devices.fit_actors(2 * count, explicit=True) == 2 * count
+
+
+@pytest.mark.parametrize(("count", "actors", "used"), [(8, 7, 7), (8, 1, 1), (8, 9, 3), (4, 6, 3)])
+def test_most_devices(monkeypatch, count, actors, used):
+    monkeypatch.setattr("jax.local_device_count", lambda: count)
+    assert devices.most_devices(actors) == used

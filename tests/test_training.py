@@ -1,0 +1,295 @@
+"""The loop: staleness, reproducibility, what is counted, saving, resuming, interruption."""
+
+import csv
+import os
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from samples import TINY, tiny_config, train_tiny
+from test_devices import run_on_devices
+
+from maskrl import checkpoint, training
+from maskrl.actor import ActorGroup
+from maskrl.envs import Environments
+
+
+def rows_of(run):
+    """The rows of metrics.csv."""
+    with open(run / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def everything(trainer):
+    """What a run must go on with, as a tree of NumPy arrays."""
+    return jax.tree.map(
+        np.asarray,
+        {
+            "params": trainer.state.params,
+            "optimiser": trainer.state.optimiser,
+            "snapshots": [group.params for group in trainer.groups],
+            "versions": [group.version for group in trainer.groups],
+            "normalisers": [group.state.normaliser for group in trainer.groups],
+            "actors": [group.state.actor for group in trainer.groups],
+            "steps": [group.state.step for group in trainer.groups],
+        },
+    )
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def differ(a, b):
+    return any(np.any(x != y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A tiny run; tests that change its folder copy it."""
+    return train_tiny(tmp_path_factory.mktemp("runs") / "first")
+
+
+def copy_of(trainer, tmp_path):
+    return shutil.copytree(trainer.run, tmp_path / "run")
+
+
+def test_two_runs_are_identical(first, tmp_path):
+    """One seed, one device: bit by bit, optimiser and normalisers too; another seed is another."""
+    assert_same(everything(first), everything(train_tiny(tmp_path / "second")))
+    assert differ(first.params, train_tiny(tmp_path / "third", seed=1).params)
+
+
+def test_a_run_learns_something(first):
+    """Its parameters moved from where they started, and are finite."""
+    key, _ = jax.random.split(jax.random.PRNGKey(0))
+    start = first.agent.init_params(key)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), first.params, start)
+    assert all(0 < m < 1 for m in jax.tree.leaves(moved))
+
+
+def test_counters(first):
+    """4 actors, 120 steps, 3 an unroll: as many updates as unrolls were filled."""
+    c = first.counters
+    assert c.agent_steps >= 120
+    assert c.agent_steps < 120 + 2 * 4
+    assert c.updates in (19, 20)  # the last unroll may be under way
+    assert c.sessions == 1
+    last = rows_of(first.run)[-1]
+    assert int(last["agent_steps"]) == c.agent_steps
+    assert int(last["updates"]) == c.updates
+    assert float(last["seconds"]) == pytest.approx(c.seconds, rel=0.2)
+    for column in ("loss", "policy_loss", "value_loss", "entropy", "gradient_norm"):
+        assert np.isfinite(float(last[column]))
+    assert float(last["steps_per_second"]) > 0
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_staleness(tmp_path, monkeypatch, groups):
+    """Groups - 1 as soon as every group had its first update; a row per round here."""
+    monkeypatch.setattr(training, "LOG_SECONDS", 0)
+    train_tiny(tmp_path / "run", groups=groups, actors_per_group=1, core="none", steps=60)
+    seen = [r for r in rows_of(tmp_path / "run") if r["staleness_max"]]
+    steady = [r for r in seen if int(r["updates"]) > groups]
+    assert len(steady) > 4
+    for row in steady:
+        assert float(row["staleness_mean"]) == float(row["staleness_max"]) == groups - 1
+
+
+def test_sync_every(tmp_path, monkeypatch):
+    """Two groups that copy after every second unroll: by hand 0, 1, 2, 3, then 1, 1, 3, 3."""
+    seen = []
+    learn = training.Trainer._learn
+
+    def watch(self, group):
+        seen.append(self.counters.updates - group.version)
+        learn(self, group)
+
+    monkeypatch.setattr(training.Trainer, "_learn", watch)
+    train_tiny(tmp_path / "run", sync_every=2, actors_per_group=1, core="none", steps=80)
+    assert seen[:12] == [0, 1, 2, 3, 1, 1, 3, 3, 1, 1, 3, 3]
+
+
+def test_snapshots_are_the_newest_parameters_of_their_time(first):
+    """The group that learnt last holds the shared parameters; the other's are one update older."""
+    last, other = sorted(first.groups, key=lambda g: -g.version)
+    assert last.version == first.counters.updates
+    assert other.version == first.counters.updates - 1
+    assert_same(last.params, first.state.params)
+    assert differ(other.params, first.state.params)
+
+
+def test_ignored_rows_are_no_agent_steps(tmp_path, monkeypatch):
+    """Games cut off after 4 steps: every fifth row starts a game, and is not counted."""
+    received = []
+
+    class Watched(Environments):
+        def recv(self):
+            row = super().recv()
+            received.append(row.timestep.is_first.copy())
+            return row
+
+    monkeypatch.setattr(training, "Environments", Watched)
+    trainer = train_tiny(tmp_path / "run", max_episode_steps=4, core="none", steps=60)
+    firsts = np.sum(received)
+    assert firsts > 5
+    assert trainer.counters.agent_steps == np.size(received) - firsts
+    assert trainer.counters.games >= firsts
+
+
+@pytest.mark.parametrize("actors", [1, 3])
+def test_other_numbers_of_actors(tmp_path, actors):
+    """One and three (as many as colours) work as well as two."""
+    trainer = train_tiny(tmp_path / "run", actors_per_group=actors, core="none", steps=40)
+    assert trainer.counters.updates > 0
+
+
+def test_resume_goes_on_with_everything(first, tmp_path, monkeypatch):
+    """State bit by bit where it was; counters, curve and optimiser go on; other environments."""
+    run, seeds = copy_of(first, tmp_path), []
+
+    class Watched(Environments):
+        def __init__(self, game, num_envs, seed, **kwargs):
+            seeds.append(seed)
+            super().__init__(game, num_envs, seed, **kwargs)
+
+    monkeypatch.setattr(training, "Environments", Watched)
+    old_rows = rows_of(run)
+    resumed = training.Trainer(
+        tiny_config(steps=200), run, device_count=1, resume=True, evaluate=None
+    )
+    assert_same(everything(resumed), everything(first))
+    assert resumed.counters.agent_steps == first.counters.agent_steps
+    assert resumed.counters.updates == first.counters.updates
+    assert resumed.counters.seconds == pytest.approx(first.counters.seconds)
+    assert resumed.counters.sessions == 2
+    resumed.train()
+
+    assert resumed.counters.agent_steps >= 200
+    rows = rows_of(run)
+    assert rows[: len(old_rows)] == old_rows
+    assert len(rows) > len(old_rows)
+    for name in ("agent_steps", "updates", "seconds"):
+        numbers = [float(row[name]) for row in rows]
+        assert numbers == sorted(set(numbers))
+    # Optax counts the optimiser's steps.
+    counts = [x for x in jax.tree.leaves(resumed.state.optimiser) if x.ndim == 0]
+    assert counts
+    assert all(int(count) == resumed.counters.updates for count in counts)
+
+    train_tiny(tmp_path / "fresh")  # the first session again, for its seeds
+    second, new = seeds[1:3], seeds[4:6]
+    assert len({*second, *new}) == 4
+
+
+def test_resumed_run_is_stale_from_the_start(first, tmp_path):
+    """The stalest group goes first, with the snapshot it had."""
+    run = copy_of(first, tmp_path)
+    resumed = train_tiny(run, resume=True, steps=160)
+    row = rows_of(run)[-1]
+    assert float(row["staleness_max"]) <= 2
+    assert float(row["staleness_mean"]) > 0.5
+    assert resumed.counters.updates > first.counters.updates
+
+
+def test_resume_of_a_finished_run_adds_nothing(first, tmp_path):
+    run = copy_of(first, tmp_path)
+    resumed = train_tiny(run, resume=True)
+    assert_same(everything(resumed), everything(first))
+    assert len(rows_of(run)) == len(rows_of(first.run))
+
+
+def test_checkpoint_on_other_numbers_of_devices(first, tmp_path):
+    """A run of one device goes on with two, and from there with one again."""
+    run = copy_of(first, tmp_path)
+    run_on_devices(
+        2,
+        f"""
+import sys, pathlib
+sys.path.insert(0, "tests")
+import jax, numpy as np
+from samples import tiny_config, train_tiny
+from maskrl.training import Trainer
+
+run = pathlib.Path({str(run)!r})
+t = train_tiny(run, resume=True, device_count=2, steps=160)
+assert t.devices.count == 2
+assert all(leaf.shape[0] == 2 for leaf in jax.tree.leaves(t.state.params))
+assert t.counters.agent_steps >= 160
+np.save(run / "conv1.npy", t.params["conv1"]["kernel"])
+""",
+    )
+    resumed = training.Trainer(
+        tiny_config(steps=200), run, device_count=1, resume=True, evaluate=None
+    )
+    kernel = np.load(run / "conv1.npy")
+    np.testing.assert_array_equal(resumed.params["conv1"]["kernel"], kernel)
+    assert np.any(kernel != first.params["conv1"]["kernel"])
+    assert resumed.groups[0].state.normaliser.count.shape == (2,)
+    resumed.train()
+    assert resumed.counters.agent_steps >= 200
+
+
+@pytest.mark.parametrize("method", ["receive", "act", "send", "collected"])
+def test_interruption_saves(tmp_path, monkeypatch, method):
+    """Ctrl-C wherever the loop is: all that was learnt is saved, and the run goes on."""
+    calls, original = [], getattr(ActorGroup, method)
+
+    def interrupted(self):
+        calls.append(self)
+        if len(calls) == 11:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(ActorGroup, method, interrupted)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(run, core="none")
+    resumed = train_tiny(run, resume=True, core="none")
+    assert resumed.counters.sessions == 2
+    assert resumed.counters.agent_steps >= 120
+    assert resumed.counters.updates > 0
+
+
+def test_evaluation_at_intervals_keeps_the_best(tmp_path):
+    """Scores 1, 3, 2: the second agent is kept; the clock stands still meanwhile."""
+    seen = []
+
+    def evaluate(agent, params):
+        seen.append(jax.tree.map(np.array, params))
+        return np.array([1.0, 3.0, 2.0][len(seen) - 1 : len(seen)])
+
+    run = tmp_path / "run"
+    trainer = train_tiny(run, evaluate=evaluate, eval_every=40, steps=120, core="none")
+    assert len(seen) in (2, 3)
+    _, best, info = checkpoint.load_agent(run)
+    assert_same(best, seen[1])
+    assert info.score == 3
+    assert trainer.counters.best_score == 3
+    scores = [float(r["eval_score_mean"]) for r in rows_of(run) if r["eval_score_mean"]]
+    assert scores == [1, 3, 2][: len(seen)]
+
+
+def test_no_evaluation_in_short_runs(tmp_path):
+    """A run shorter than one interval has none, and no best agent: the newest is loaded."""
+    trainer = train_tiny(tmp_path / "run", eval_every=1000, core="none", evaluate=None)
+    assert not (tmp_path / "run" / checkpoint.BEST).exists()
+    _, params, info = checkpoint.load_agent(tmp_path / "run")
+    assert_same(params, trainer.params)
+    assert info.agent_steps == trainer.counters.agent_steps
+
+
+def test_saves_at_intervals(tmp_path, monkeypatch):
+    """The newest two checkpoints are kept."""
+    clock = training._Clock
+    monkeypatch.setattr(clock, "seconds", property(lambda self: next(ticks)))
+    ticks = iter(np.arange(0.0, 1e6))
+    train_tiny(tmp_path / "run", save_every=10, core="none")
+    kept = [p for p in os.listdir(tmp_path / "run" / "checkpoints") if p.isdigit()]
+    assert len(kept) == 2
+
+
+def test_tensorboard_events(first):
+    assert list(first.run.glob("events.out.tfevents.*"))
+    assert TINY["game"] == first.config.game

@@ -96,7 +96,7 @@ def test_lengths_count_agent_steps_of_whole_games():
 def test_random_mode():
     """Needs no parameters; the seed decides; it scores like random play (1.2 in the paper)."""
     agent = make_agent("Breakout", 4, "none", "none")
-    play = functools.partial(evaluation.play, agent, None, "Breakout", 20, mode="random")
+    play = functools.partial(evaluation.play, agent, None, "Breakout", 10, mode="random")
     one, again, other = play(seed=1), play(seed=1), play(seed=200)
     assert one.scores.tolist() == again.scores.tolist()
     assert one.lengths.tolist() != other.lengths.tolist()

@@ -11,7 +11,7 @@ from samples import TINY_FLAGS
 
 import evaluate
 import train
-from maskrl import checkpoint, evaluation
+from maskrl import checkpoint, evaluation, tables
 from maskrl.agent import make_agent
 from maskrl.checkpoint import AgentInfo
 
@@ -142,6 +142,11 @@ def test_preset(here, monkeypatch):
     assert (here / "runs/Pong-both-3/config.json").exists()
 
 
+def name(argument):
+    """A test's name: its flags."""
+    return " ".join(argument) if isinstance(argument, list) else ""
+
+
 TRAIN = [
     (["--nonsense"], "nonsense"),
     (["--game", "Brekout"], "Breakout"),
@@ -173,7 +178,7 @@ TRAIN = [
 ]
 
 
-@pytest.mark.parametrize(("argv", "says"), TRAIN, ids=lambda x: " ".join(x)[:30])
+@pytest.mark.parametrize(("argv", "says"), TRAIN, ids=name)
 def test_train_refuses(here, capsys, argv, says):
     """A new run with the tiny settings but for one; `runs/Breakout-both-0` is there."""
     (here / "file").write_text("a file")
@@ -196,7 +201,7 @@ RESUME = [
 ]
 
 
-@pytest.mark.parametrize(("argv", "says"), RESUME, ids=lambda x: " ".join(x)[:30])
+@pytest.mark.parametrize(("argv", "says"), RESUME, ids=name)
 def test_resume_refuses(here, capsys, argv, says):
     (here / "file").write_text("a file")
     (here / "empty").mkdir()
@@ -249,7 +254,7 @@ EVALUATE = [
     (["--agent", "unmasked", "--mode", "inverse"], "no policy mask"),
     (["--agent", "unmasked", "--mode", "inverse", "--branch", "both"], "no policy mask"),
     (["--agent", "mislabelled"], "shape"),
-    (["--agent", "of-another-game"], "6 actions"),
+    (["--agent", "of-another-game", "--episodes", "1"], "6 actions"),
     (["--mode", "table"], "no results"),
 ]
 
@@ -275,7 +280,7 @@ def agents(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("argv", "says"), EVALUATE, ids=lambda x: " ".join(x)[:40])
+@pytest.mark.parametrize(("argv", "says"), EVALUATE, ids=name)
 def test_evaluate_refuses(here, agents, capsys, argv, says):
     shutil.copytree(agents, here, dirs_exist_ok=True)
     assert says in refused(capsys, "evaluate.py", argv)
@@ -294,10 +299,12 @@ def test_table_of_a_damaged_result(here, capsys):
 
 
 def test_table_below_a_file(here, capsys):
+    keys = {key: 1.0 for key in tables.KEYS} | {"game": "Breakout", "mask": "both"}
     (here / "results").mkdir()
+    (here / "results" / "a.json").write_text(json.dumps(keys | {"mode": "normal"}))
     (here / "file").write_text("")
     argv = ["--mode", "table", "--output", "file/t.md"]
-    refused(capsys, "evaluate.py", argv)
+    assert "cannot write" in refused(capsys, "evaluate.py", argv)
 
 
 def parts_of(here):

@@ -20,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from maskrl.agent import Agent, make_agent
+from maskrl.config import MASKS
 from maskrl.errors import UserError
 from maskrl.types import Params
 
@@ -165,6 +166,7 @@ def load_agent(folder: pathlib.Path) -> tuple[Agent, Params, AgentInfo]:
         folder = folder / BEST
     try:
         info = AgentInfo(**json.loads((folder / AGENT).read_text()))
+        _check_info(info)
     except FileNotFoundError as error:
         raise UserError(f"{folder} is neither a run nor an agent") from error
     except (OSError, ValueError, TypeError) as error:
@@ -177,6 +179,18 @@ def load_agent(folder: pathlib.Path) -> tuple[Agent, Params, AgentInfo]:
         raise _damaged(folder, error) from error
     check_shapes(saved, expected, folder)
     return agent, saved, info
+
+
+def _check_info(info: AgentInfo) -> None:
+    """Raises ValueError unless every field is of its type and among its choices."""
+    types = {"num_actions": int, "agent_steps": int, "score": float | int | None}
+    for name, value in dataclasses.asdict(info).items():
+        if not isinstance(value, types.get(name, str)):
+            raise ValueError(f"{name} is {value!r}")
+    choices = {"mask": MASKS, "core": ("convlstm", "none"), "frames": ("luminance", "rgb")}
+    for name, allowed in choices.items():
+        if getattr(info, name) not in allowed:
+            raise ValueError(f"{name} is {getattr(info, name)!r}")
 
 
 def newest_run(runs: pathlib.Path, game: str | None = None) -> pathlib.Path | None:

@@ -1,0 +1,189 @@
+"""Whole games: how many, which scores, modes, recordings."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from maskrl import evaluation
+from maskrl.agent import make_agent
+from maskrl.envs import Environments
+from maskrl.errors import UserError
+
+
+@functools.cache
+def agent_and_params(mask="both", actions=4):
+    """An untrained agent whose actions differ from frame to frame."""
+    agent = make_agent("Breakout", actions, mask, "convlstm")
+    params = jax.tree.map(np.array, agent.init_params(jax.random.PRNGKey(0)))
+    params["policy"]["kernel"] *= 100
+    return agent, params
+
+
+def replay(seed, actor, games, sample, max_episode_steps):
+    """The scores and lengths of one environment's games, step by step, all by itself."""
+    agent, params = agent_and_params()
+    step = jax.jit(functools.partial(agent.step, greedy=not sample))
+    envs = Environments("Breakout", 1, seed + actor, max_episode_steps=max_episode_steps)
+    state, row = agent.init_state(np.array([actor])), envs.reset()
+    scores, lengths, score, length = [], [], 0.0, 0
+    while len(scores) < games:
+        state, output = step(params, state, row.timestep, jax.random.PRNGKey(seed))
+        envs.send(np.asarray(output.action))
+        row = envs.recv()
+        score += row.timestep.reward[0]
+        length += not row.timestep.is_first[0]
+        if row.game_over[0]:
+            scores.append(score)
+            lengths.append(length)
+            score, length = 0.0, 0
+    envs.close()
+    return scores, lengths
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_exactly_n_games_as_if_alone(monkeypatch, sample):
+    """Five games in two environments: three and two, the same as each played by itself.
+
+    Sampled games end when their lives are lost; greedy ones may go on, and are cut off.
+    """
+    monkeypatch.setattr(evaluation, "MAX_ENVIRONMENTS", 2)
+    agent, params = agent_and_params()
+    limit = 400 if sample else 50
+    games = evaluation.play(
+        agent, params, "Breakout", 5, seed=11, sample=sample, max_episode_steps=limit
+    )
+    assert games.scores.shape == games.lengths.shape == (5,)
+    expected = [replay(11, i, n, sample, limit) for i, n in ((0, 3), (1, 2))]
+    assert games.scores.tolist() == [s for scores, _ in expected for s in scores]
+    assert games.lengths.tolist() == [n for _, lengths in expected for n in lengths]
+    if sample:
+        assert len(set(games.lengths.tolist())) > 1
+        assert games.scores.any()
+
+
+@pytest.mark.parametrize(("episodes", "most"), [(1, 100), (3, 100), (4, 3), (7, 3), (6, 3)])
+def test_number_of_games(monkeypatch, episodes, most):
+    """Whatever the number, also where environments drop out one by one (three, two, one)."""
+    monkeypatch.setattr(evaluation, "MAX_ENVIRONMENTS", most)
+    agent, params = agent_and_params()
+    games = evaluation.play(agent, params, "Breakout", episodes, max_episode_steps=6)
+    assert games.lengths.tolist() == [6] * episodes
+
+
+def test_shares_are_fixed_before_the_start(monkeypatch):
+    """No environment plays more than its share, however short its games are.
+
+    Of four games in two environments, games 0 and 1 are the first environment's, also if the
+    second one could play all four in that time.
+    """
+    monkeypatch.setattr(evaluation, "MAX_ENVIRONMENTS", 2)
+    agent, params = agent_and_params()
+    four = evaluation.play(agent, params, "Breakout", 4, sample=True, seed=2)
+    two = evaluation.play(agent, params, "Breakout", 2, sample=True, seed=2)
+    assert four.lengths[[0, 2]].tolist() == two.lengths.tolist()
+    assert four.scores[[0, 2]].tolist() == two.scores.tolist()
+
+
+def test_lengths_count_agent_steps_of_whole_games():
+    """Rows that start an episode are not counted; a whole game has five lives."""
+    agent, _ = agent_and_params()
+    lengths = evaluation.play(agent, None, "Breakout", 2, mode="random", seed=1).lengths
+    assert np.all(lengths > 100)
+
+
+def test_random_mode():
+    """Needs no parameters; the seed decides; it scores like random play (1.2 in the paper)."""
+    agent = make_agent("Breakout", 4, "none", "none")
+    play = functools.partial(evaluation.play, agent, None, "Breakout", 10, mode="random")
+    one, again, other = play(seed=1), play(seed=1), play(seed=200)
+    assert one.scores.tolist() == again.scores.tolist()
+    assert one.lengths.tolist() != other.lengths.tolist()
+    assert 0.3 < one.scores.mean() < 4
+
+
+def test_inverse_is_another_policy():
+    agent, params = agent_and_params()
+    play = functools.partial(
+        evaluation.record,
+        *(agent, params, "Breakout"),
+        **{"name": "a", "mask": "both", "agent_steps": 0, "max_episode_steps": 8},
+    )
+    normal, inverse = play(), play(mode="inverse")
+    both = play(mode="inverse", branch="both")
+    for mask in ("policy_mask", "value_mask"):
+        logits = getattr(normal, f"{mask}_logits")
+        np.testing.assert_allclose(getattr(normal, mask), 1 / (1 + np.exp(-logits)), atol=1e-5)
+    np.testing.assert_allclose(
+        inverse.policy_mask, 1 / (1 + np.exp(inverse.policy_mask_logits)), atol=1e-5
+    )
+    np.testing.assert_allclose(both.value_mask, 1 / (1 + np.exp(both.value_mask_logits)), atol=1e-5)
+    np.testing.assert_allclose(inverse.value_mask[0], normal.value_mask[0], atol=1e-5)
+    assert np.abs(inverse.logits[0] - normal.logits[0]).max() > 1e-3
+    np.testing.assert_allclose(inverse.value[0], normal.value[0], atol=1e-5)
+    assert abs(both.value[0] - normal.value[0]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("mask", "branch", "says"),
+    [
+        ("none", "policy", "no policy mask"),
+        ("value", "policy", "no policy mask"),
+        ("policy", "value", "no value mask"),
+        ("policy", "both", "no value mask"),
+        ("value", "both", "no policy mask"),
+    ],
+)
+def test_inverse_without_mask(mask, branch, says):
+    agent, params = agent_and_params(mask)
+    with pytest.raises(UserError, match=says):
+        evaluation.play(agent, params, "Breakout", 1, mode="inverse", branch=branch)
+
+
+def test_another_games_agent():
+    agent, params = agent_and_params("none", 6)
+    with pytest.raises(UserError, match="6 actions, Breakout has 4"):
+        evaluation.play(agent, params, "Breakout", 1)
+
+
+@pytest.mark.parametrize("mode", ["normal", "random"])
+def test_recording_is_the_game_that_play_plays(mode):
+    """The same seed: the same score and length, sampled or random; frames and memory replay."""
+    agent, params = agent_and_params()
+    settings = {"seed": 5, "mode": mode, "sample": True, "max_episode_steps": 400}
+    games = evaluation.play(agent, params, "Breakout", 1, **settings)
+    r = evaluation.record(
+        agent, params, "Breakout", name="here", mask="both", agent_steps=7, **settings
+    )
+    assert r.final_score == games.scores[0]
+    # One row more than steps; the rows after lost lives are no steps.
+    assert len(r) - r.life_start.sum() == games.lengths[0]
+    assert (r.game, r.agent, r.mask, r.mode, r.agent_steps) == ("Breakout", "here", "both", mode, 7)
+    assert r.view == (34, 194)
+    assert r.action_names == ("NOOP", "FIRE", "RIGHT", "LEFT")
+
+    envs = Environments("Breakout", 1, 5, rgb=True, max_episode_steps=400)
+    row = envs.reset()
+    for t in range(len(r)):
+        np.testing.assert_array_equal(r.frames[t], row.timestep.frame[0].transpose(1, 2, 0))
+        np.testing.assert_array_equal(r.ram[t], row.ram[0])
+        assert r.lives[t] == row.lives[0]
+        assert r.life_start[t] == row.timestep.is_first[0]
+        assert row.game_over[0] == (t == len(r) - 1)
+        if t < len(r) - 1:
+            envs.send(r.action[t : t + 1])
+            row = envs.recv()
+            assert r.reward[t] == row.timestep.reward[0]
+    envs.close()
+    assert r.reward[-1] == 0
+
+
+def test_recording_of_an_agent_that_sees_rgb():
+    agent, params = agent_and_params()
+    r = evaluation.record(
+        *(agent, params, "Breakout"),
+        **{"name": "a", "mask": "both", "agent_steps": 0, "rgb": True, "max_episode_steps": 5},
+    )
+    assert len(r) == 6
+    assert np.ptp(r.frames, axis=-1).max() > 0  # colours

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -75,50 +76,114 @@ def play(
     """
     count = min(episodes, MAX_ENVIRONMENTS)
     share = np.full(count, episodes // count) + (np.arange(count) < episodes % count)
-    envs = Environments(game, count, seed, rgb=rgb, max_episode_steps=max_episode_steps)
-    check_actions(agent, envs, game)
     choose = _chooser(agent, params, mode, branch, sample, seed)
+    # While the network chooses for one table, the environments of the other are stepped.
+    tables = [
+        _Table(agent, choose, game, ids, share[ids], seed, rgb, max_episode_steps)
+        for ids in np.array_split(np.arange(count), min(count, 2))
+    ]
+    check_actions(agent, tables[0].envs, game)
 
-    scores: list[list[float]] = [[] for _ in range(count)]
-    lengths: list[list[int]] = [[] for _ in range(count)]
-    score, length = np.zeros(count), np.zeros(count, np.int64)
-    ids = np.arange(count)  # the environments that are stepped
-    state = agent.init_state(ids)
-    row = envs.reset()
     with tqdm(
         total=episodes, unit=" games", disable=not progress, miniters=0, mininterval=0.5
     ) as bar:
-        steps = 0
-        while len(ids):
-            score[ids] += row.timestep.reward
-            length[ids] += ~row.timestep.is_first
-            steps += int(np.sum(~row.timestep.is_first))
-            for i in ids[row.game_over]:
-                if len(scores[i]) < share[i]:
-                    scores[i].append(score[i])
-                    lengths[i].append(int(length[i]))
-                    bar.update()
-                score[i] = length[i] = 0
-            active = np.array([len(scores[i]) < share[i] for i in ids])
-            if not active.any():
-                break
-            if np.mean(active) < KEEP_FRACTION:
-                ids, state, timestep = jax.tree.map(
-                    lambda x, kept=active: x[kept], (ids, state, row.timestep)
-                )
-            else:
-                timestep = row.timestep
-            state, action = choose(state, timestep)
+        playing, previous = list(tables), None
+        while playing:
+            for table in list(playing):
+                table.receive()
+                if not len(table.rows):
+                    playing.remove(table)
+                    continue
+                table.choose()
+                if previous is not None:
+                    previous.send()
+                previous = table
             if progress:
-                done = [s for games in scores for s in games]
+                done = [score for table in tables for scores in table.scores for score in scores]
+                rate = sum(table.steps for table in tables) / max(bar.format_dict["elapsed"], 1e-9)
                 mean = f"{np.mean(done):.1f}" if done else "-"
-                rate = steps / max(bar.format_dict["elapsed"], 1e-9)
                 bar.set_postfix({"score": mean, "steps/s": f"{rate:.0f}"}, refresh=False)
-                bar.update(0)
-            envs.send(np.asarray(action), ids)
-            row = envs.recv()
-    envs.close()
-    return Games(np.concatenate(scores), np.concatenate(lengths))
+                bar.update(len(done) - bar.n)
+    return Games(
+        np.concatenate([scores for table in tables for scores in table.scores]),
+        np.concatenate([lengths for table in tables for lengths in table.lengths]),
+    )
+
+
+def environment_seed(seed: int) -> int:
+    """EnvPool's seed for an evaluation's first environment; the others count up from it.
+
+    Spread out, so that evaluations with seeds 0 and 1 do not share all environments but one.
+    """
+    return int(np.random.SeedSequence(seed).generate_state(1)[0] % 2**30)
+
+
+class _Table:
+    """Some of an evaluation's environments, each with its share of the games.
+
+    `receive`, then `choose`, then `send`, over and over until `rows` is empty.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        choose: Callable,
+        game: str,
+        ids: np.ndarray,
+        share: np.ndarray,
+        seed: int,
+        rgb: bool,
+        max_episode_steps: int,
+    ):
+        first = environment_seed(seed) + int(ids[0])
+        self.envs = Environments(
+            game, len(ids), first, rgb=rgb, max_episode_steps=max_episode_steps
+        )
+        self._choose, self._share = choose, share
+        self._state = agent.init_state(ids)
+        self._score, self._length = np.zeros(len(ids)), np.zeros(len(ids), np.int64)
+        self._timestep: TimeStep | None = None
+        self._action: jax.Array | None = None
+        self.rows = np.arange(len(ids))  # the environments that are still stepped
+        self.scores: list[list[float]] = [[] for _ in ids]
+        self.lengths: list[list[int]] = [[] for _ in ids]
+        self.steps = 0
+
+    def receive(self) -> None:
+        """Waits for the environments, counts, and drops those that have played their share."""
+        if self._timestep is None:
+            row = self.envs.reset()
+        else:
+            self.send()
+            row = self.envs.recv()
+        counted = ~row.timestep.is_first
+        self._score[self.rows] += row.timestep.reward
+        self._length[self.rows] += counted
+        self.steps += int(np.sum(counted))
+        for i in self.rows[row.game_over]:
+            if len(self.scores[i]) < self._share[i]:
+                self.scores[i].append(float(self._score[i]))
+                self.lengths[i].append(int(self._length[i]))
+            self._score[i] = self._length[i] = 0
+        self._timestep = row.timestep
+        active = np.array([len(self.scores[i]) < self._share[i] for i in self.rows])
+        if not active.any():
+            self.envs.close()
+            self.rows = self.rows[:0]
+        elif np.mean(active) < KEEP_FRACTION:
+            self.rows, self._state, self._timestep = jax.tree.map(
+                lambda x: x[active], (self.rows, self._state, self._timestep)
+            )
+
+    def choose(self) -> None:
+        """Dispatches the choice of the next actions."""
+        self._state, self._action = self._choose(self._state, self._timestep)
+
+    def send(self) -> None:
+        """Sends the actions that were chosen, if it has not been done."""
+        if self._action is not None:
+            self.envs.send(np.asarray(self._action), self.rows)
+            self._action = None
 
 
 def _chooser(agent, params, mode, branch, sample, seed):
@@ -171,12 +236,13 @@ def record(
     Args:
       name, mask, agent_steps: of the agent, for the recording's header.
     """
-    envs = Environments(game, 1, seed, rgb=rgb, max_episode_steps=max_episode_steps)
+    first = environment_seed(seed)
+    envs = Environments(game, 1, first, rgb=rgb, max_episode_steps=max_episode_steps)
     check_actions(agent, envs, game)
     # An agent that sees luminance plays a twin of the game, step by step the same, whose colours
     # are recorded.
     colour = (
-        envs if rgb else Environments(game, 1, seed, rgb=True, max_episode_steps=max_episode_steps)
+        envs if rgb else Environments(game, 1, first, rgb=True, max_episode_steps=max_episode_steps)
     )
     interventions = interventions_of(mode, branch, agent)
     step = jax.jit(functools.partial(agent.step, greedy=not sample, interventions=interventions))

@@ -25,7 +25,8 @@ def replay(seed, actor, games, sample, max_episode_steps):
     """The scores and lengths of one environment's games, step by step, all by itself."""
     agent, params = agent_and_params()
     step = jax.jit(functools.partial(agent.step, greedy=not sample))
-    envs = Environments("Breakout", 1, seed + actor, max_episode_steps=max_episode_steps)
+    first = evaluation.environment_seed(seed)
+    envs = Environments("Breakout", 1, first + actor, max_episode_steps=max_episode_steps)
     state, row = agent.init_state(np.array([actor])), envs.reset()
     scores, lengths, score, length = [], [], 0.0, 0
     while len(scores) < games:
@@ -163,7 +164,8 @@ def test_recording_is_the_game_that_play_plays(mode):
     assert r.view == (34, 194)
     assert r.action_names == ("NOOP", "FIRE", "RIGHT", "LEFT")
 
-    envs = Environments("Breakout", 1, 5, rgb=True, max_episode_steps=400)
+    first = evaluation.environment_seed(5)
+    envs = Environments("Breakout", 1, first, rgb=True, max_episode_steps=400)
     row = envs.reset()
     for t in range(len(r)):
         np.testing.assert_array_equal(r.frames[t], row.timestep.frame[0].transpose(1, 2, 0))

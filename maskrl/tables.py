@@ -106,6 +106,7 @@ def best(results: list[dict[str, Any]], game: str, mode: str, mask: str | None) 
         if r["game"] == game
         and r["mode"] == mode
         and (mask is None or r["mask"] == mask)
+        and not r.get("sample")  # the paper's games are greedy
         and (mode != "inverse" or r["branch"] == "policy")
     ]
     trial = max(trials, key=lambda r: r["mean"], default=None)

@@ -107,8 +107,6 @@ def files_of(folder):
     return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "agent.json")
 
 
-# Orbax: what it began to read tells of its end to an event loop that is gone.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_cut_off_parameters(tmp_path):
     """Every file of the parameters in its turn, emptied and halved: an error, or untouched data.
 

@@ -314,8 +314,6 @@ def parts_of(here):
     return params, sorted(p for p in (newest / "training").rglob("*") if p.is_file())
 
 
-# Orbax: what it began to read tells of its end to an event loop that is gone.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_cut_off_checkpoint(here, capsys):
     """The largest file of the parameters, and of the rest, halved in its turn."""
     for files, program, argv in zip(

@@ -287,3 +287,371 @@ class Play {
 function short0(score) {
   return score.toLocaleString("en", { useGrouping: false, maximumFractionDigits: 2 });
 }
+
+// ------------------------------------------------------------------------------- the curves
+
+/** Value, score and entropy over the steps. What the cursor does not change is drawn once. */
+class Curves {
+  constructor(recordings) {
+    this.recordings = recordings;
+    this.length = Math.max(...recordings.map(({ length }) => length));
+    this.canvas = element("curves");
+    this.still = make("canvas");
+    this.zoom = this.length;
+    this.start = 0;
+    this.ranges = Object.fromEntries(Object.keys(CURVES).map((name) => {
+      let low = Infinity, high = -Infinity;
+      for (const recording of recordings) {
+        for (const y of recording[name]) [low, high] = [Math.min(low, y), Math.max(high, y)];
+      }
+      return [name, { low, high: high > low ? high : low + 1 }];
+    }));
+  }
+
+  /** Where a step lies, from the left edge. */
+  x(step) {
+    return this.left + ((step - this.start) / Math.max(this.zoom - 1, 1)) * this.width;
+  }
+
+  y(band, name, value) {
+    const { low, high } = this.ranges[name];
+    return this.top + band * this.pitch + 14 + (1 - (value - low) / (high - low)) * (this.pitch - 22);
+  }
+
+  /** The step under a pointer, within the window that is shown. */
+  stepAt(event) {
+    const x = event.clientX - this.canvas.getBoundingClientRect().left - this.left;
+    const step = this.start + Math.round((x / this.width) * (this.zoom - 1));
+    return clamp(step, this.start, Math.min(this.start + this.zoom, this.length) - 1);
+  }
+
+  /** Draws all but the cursor, for the canvas's size, the window and the theme. */
+  prepare() {
+    const box = this.canvas.getBoundingClientRect(), ratio = window.devicePixelRatio || 1;
+    for (const canvas of [this.canvas, this.still]) {
+      [canvas.width, canvas.height] = [Math.round(box.width * ratio), Math.round(box.height * ratio)];
+    }
+    const style = getComputedStyle(this.canvas);
+    this.colours = Object.fromEntries(["first", "second", "ink", "faint", "line", "boundary"].map(
+      (name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+    this.ratio = ratio;
+    [this.left, this.top, this.width] = [44, 12, box.width - 52];
+    this.pitch = (box.height - this.top - 18) / 3;
+    const context = this.still.getContext("2d");
+    context.scale(ratio, ratio);
+    context.font = "12px system-ui, sans-serif";
+    this.drawAxes(context);
+    context.beginPath(); // what lies outside the window must not be drawn
+    context.rect(this.left - 6, 0, this.width + 12, box.height);
+    context.clip();
+    this.recordings.forEach((recording, index) => this.drawRecording(context, recording, index));
+  }
+
+  drawAxes(context) {
+    const bottom = this.top + 3 * this.pitch;
+    Object.entries(CURVES).forEach(([name, words], band) => {
+      context.strokeStyle = this.colours.line;
+      for (const end of ["low", "high"]) {
+        const y = Math.round(this.y(band, name, this.ranges[name][end])) + 0.5;
+        context.beginPath();
+        context.moveTo(this.left, y);
+        context.lineTo(this.left + this.width, y);
+        context.stroke();
+        context.fillStyle = this.colours.faint;
+        context.textAlign = "right";
+        context.fillText(short(this.ranges[name][end]), this.left - 5, y + 4);
+      }
+      context.textAlign = "left";
+      context.fillStyle = this.colours.ink;
+      context.fillText(words, this.left + 2, this.top + band * this.pitch + 10);
+    });
+    context.fillStyle = this.colours.faint;
+    for (let part = 0; part <= 4; part++) {
+      const step = Math.round(this.start + (part / 4) * (this.zoom - 1));
+      context.textAlign = { 0: "left", 4: "right" }[part] ?? "center";
+      context.fillText(`${part ? "" : "step "}${step}`, this.x(step), bottom + 13);
+    }
+  }
+
+  drawRecording(context, recording, index) {
+    const bottom = this.top + 3 * this.pitch, second = index > 0;
+    const line = (dash, style, width, draw) => {
+      context.setLineDash(dash);
+      [context.strokeStyle, context.lineWidth] = [style, width];
+      context.beginPath();
+      draw();
+      context.stroke();
+    };
+    const boundary = second ? this.colours.second : this.colours.boundary;
+    for (const [kind, dash] of [["lifeStarts", [1, 3]], ["stageStarts", [6, 4]]]) {
+      line(dash, boundary, 1.2, () => {
+        for (const step of recording[kind]) {
+          context.moveTo(this.x(step), this.top);
+          context.lineTo(this.x(step), bottom);
+        }
+      });
+    }
+    const stop = Math.min(this.start + this.zoom, recording.length);
+    Object.keys(CURVES).forEach((name, band) => {
+      line([], second ? this.colours.second : this.colours.first, 1.4, () => {
+        for (let step = this.start; step < stop; step++) {
+          context.lineTo(this.x(step), this.y(band, name, recording[name][step]));
+        }
+      });
+    });
+    context.fillStyle = second ? this.colours.second : this.colours.first;
+    for (const { step } of recording.telling) {
+      context.beginPath();
+      context.moveTo(this.x(step), 10);
+      context.lineTo(this.x(step) - 5, 1);
+      context.lineTo(this.x(step) + 5, 1);
+      context.fill();
+    }
+  }
+
+  draw(step) {
+    const start = Math.floor(step / this.zoom) * this.zoom;
+    if (start !== this.start) {
+      this.start = start;
+      this.prepare();
+    }
+    const context = this.canvas.getContext("2d");
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    context.drawImage(this.still, 0, 0);
+    context.scale(this.ratio, this.ratio);
+    const x = this.x(step);
+    context.fillStyle = this.colours.ink;
+    context.fillRect(x - 0.75, 0, 1.5, this.top + 3 * this.pitch);
+    this.recordings.forEach((recording, index) => {
+      if (step >= recording.length) return;
+      context.fillStyle = index ? this.colours.second : this.colours.first;
+      Object.keys(CURVES).forEach((name, band) => {
+        context.beginPath();
+        context.arc(x, this.y(band, name, recording[name][step]), 3.5, 0, 2 * Math.PI);
+        context.fill();
+      });
+    });
+    this.canvas.dataset.step = step;
+    this.canvas.dataset.x = x;
+  }
+}
+
+// ---------------------------------------------------------------------------------- the page
+
+const settings = { show: "beside", scale: "contrast", opacity: header.opacity };
+let recordings, plays, curves, telling; // telling: every telling frame, in order
+let now = 0; // the step that is wanted
+let playing = false, pending = false, busy = false;
+
+/** Asks for a drawing before the browser's next one. */
+function request() {
+  if (!pending) requestAnimationFrame(draw);
+  pending = true;
+}
+
+async function draw() {
+  pending = false;
+  if (busy) return;
+  const step = now;
+  const frames = plays.map((play) => play.recording.frames.at(play.stepAt(step)));
+  if (frames.some((frame) => frame instanceof Promise)) {
+    busy = true; // a slow chunk is shown when it comes, and only then the newest step
+    for (const index in frames) frames[index] = await frames[index];
+    busy = false;
+    if (step !== now) request();
+  }
+  plays.forEach((play, index) => play.draw(step, frames[index], settings));
+  curves.draw(step);
+  const here = telling.filter((frame) => frame.step === step);
+  const reasons = [...new Set(here.map(({ reason }) => ` · ${reason}`))].join("");
+  element("step").textContent = `step ${step} of ${curves.length}${reasons}`;
+  for (const frame of telling) frame.button.ariaCurrent = here.includes(frame) ? "step" : null;
+  element("scrub").ariaValueText = `step ${step} of ${curves.length}`;
+  if (!playing) say(step);
+}
+
+let saying;
+/** Says where the page stands, once it stands still. */
+function say(step) {
+  clearTimeout(saying);
+  saying = setTimeout(() => {
+    element("state").textContent =
+      `${element("step").textContent}. ${plays.map((play) => play.words(step)).join(" ")}`;
+  }, 300);
+}
+
+function go(step) {
+  now = clamp(step, 0, curves.length - 1);
+  element("scrub").value = now;
+  request();
+}
+
+function toTelling(direction) {
+  const steps = telling.map(({ step }) => step);
+  const found = direction > 0 ? steps.find((step) => step > now)
+    : steps.findLast((step) => step < now);
+  if (found !== undefined) go(found);
+}
+
+function play(wanted) {
+  if (wanted && now === curves.length - 1) go(0);
+  playing = wanted;
+  element("play").textContent = playing ? "Pause" : "Play";
+  if (!playing) return request();
+  let last = performance.now(), owed = 0;
+  const tick = (time) => {
+    if (!playing) return;
+    owed += (Math.max(time - last, 0) / 1000) * header.fps * Number(element("speed").value);
+    last = time;
+    const steps = Math.floor(owed);
+    owed -= steps;
+    if (steps && !busy) go(now + steps);
+    if (now === curves.length - 1) return play(false);
+    requestAnimationFrame(tick);
+  };
+  requestAnimationFrame(tick);
+}
+
+function setUp() {
+  element("plays").append(...plays.map(({ section }) => section));
+  element("plays").dataset.count = plays.length;
+  addChoices();
+  addTelling();
+  addLegend();
+  const controls = {
+    previous: () => toTelling(-1), next: () => toTelling(1), back: () => go(now - 1),
+    on: () => go(now + 1), play: () => play(!playing), theme: toggleTheme,
+    "help-open": () => element("help").showModal(),
+  };
+  for (const [id, act] of Object.entries(controls)) element(id).addEventListener("click", act);
+  element("scrub").max = curves.length - 1;
+  element("scrub").addEventListener("input", (event) => go(Number(event.target.value)));
+  curves.canvas.addEventListener("pointerdown", (event) => {
+    curves.canvas.setPointerCapture(event.pointerId);
+    go(curves.stepAt(event));
+  });
+  curves.canvas.addEventListener("pointermove", (event) => {
+    if (event.buttons) go(curves.stepAt(event));
+  });
+  document.addEventListener("keydown", onKey);
+  new ResizeObserver(redrawCurves).observe(curves.canvas);
+}
+
+function addChoices() {
+  const branches = new Set(recordings.flatMap(({ scales }) => Object.keys(scales)));
+  const none = branches.size === 0;
+  for (const [name, words] of Object.entries(SHOWS)) {
+    const there = name === "game" || (name === "beside" ? !none
+      : name === "both" ? branches.size > 1 : branches.has(name));
+    if (!there) continue;
+    const input = make("input", { type: "radio", name: "show", value: name });
+    input.checked = name === (none ? "game" : "beside");
+    input.addEventListener("change", () => set({ show: name }));
+    element("show").append(make("label", {}, input, make("span", {}, words)));
+  }
+  document.querySelector(".tools").hidden = none;
+  element("opacity").value = 100 * settings.opacity;
+  element("opacity").addEventListener("input",
+    (event) => set({ opacity: event.target.value / 100 }));
+  settings.scale = header.contrast ? "contrast" : "absolute";
+  element("scale").value = settings.scale;
+  element("scale").addEventListener("change", (event) => set({ scale: event.target.value }));
+
+  const zooms = [...ZOOMS.filter((steps) => steps < curves.length), curves.length];
+  for (const steps of zooms) {
+    const words = steps === curves.length ? "the whole game" : `${steps} steps`;
+    element("zoom").append(make("option", { value: steps }, words));
+  }
+  // The shorter of two games would be a sliver of the longer one's curves.
+  const shorter = Math.min(...recordings.map(({ length }) => length));
+  element("zoom").value = zooms.find((steps) => steps >= shorter);
+  element("zoom").addEventListener("change", redrawCurves);
+}
+
+function addTelling() {
+  telling = recordings.flatMap((recording, index) => recording.telling.map(({ step, reason }) => {
+    const name = make("span", { className: index ? "tag second" : "tag first" }, recording.name);
+    const button = make("button", { type: "button" }, make("b", {}, `step ${step}`), reason,
+      ...(recordings.length > 1 ? [name] : []));
+    button.addEventListener("click", () => go(step));
+    return { step, reason, button };
+  }));
+  telling.sort((one, other) => one.step - other.step);
+  element("telling").append(...telling.map(({ button }) => make("li", {}, button)));
+}
+
+function addLegend() {
+  const entry = (kind, words) => make("li", {}, make("i", { className: kind }), words);
+  if (plays.length > 1) {
+    recordings.forEach(({ name }, index) =>
+      element("legend").append(entry(index ? "second" : "first", name)));
+  }
+  element("legend").append(entry("triangle", "telling frame"));
+  const marks = { lifeStarts: ["dotted", "a life was lost"], stageStarts: ["dashed", "a stage begins"] };
+  for (const [name, [kind, words]] of Object.entries(marks)) {
+    const there = recordings.some((recording) => recording[name].length);
+    if (there) element("legend").append(entry(kind, words));
+  }
+}
+
+function set(changed) {
+  Object.assign(settings, changed);
+  element("opacity-text").textContent = `${Math.round(100 * settings.opacity)} %`;
+  for (const play of plays) play.show(settings);
+  request();
+}
+
+function redrawCurves() {
+  curves.zoom = Number(element("zoom").value);
+  curves.start = Math.floor(now / curves.zoom) * curves.zoom;
+  curves.prepare();
+  request();
+}
+
+function setTheme(dark) {
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  element("theme").textContent = dark ? "Light" : "Dark";
+}
+
+function toggleTheme() {
+  setTheme(document.documentElement.dataset.theme !== "dark");
+  redrawCurves();
+}
+
+function onKey(event) {
+  const { target } = event;
+  if (event.ctrlKey || event.metaKey || event.altKey || element("help").open) return;
+  const step = event.shiftKey ? header.fps : 1;
+  const act = {
+    " ": () => play(!playing), ArrowLeft: () => go(now - step), ArrowRight: () => go(now + step),
+    Home: () => go(0), End: () => go(curves.length - 1),
+    n: () => toTelling(1), p: () => toTelling(-1), "?": () => element("help").showModal(),
+  }[event.key];
+  // Buttons, menus and the opacity have these keys for themselves.
+  const own = target.matches("button") ? [" "]
+    : target.matches("select, input:not(#scrub)") ? [" ", "ArrowLeft", "ArrowRight", "Home", "End"]
+      : [];
+  if (!act || own.includes(event.key)) return;
+  event.preventDefault();
+  act();
+}
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+setTheme(dark.matches);
+dark.addEventListener("change", () => {
+  setTheme(dark.matches);
+  redrawCurves();
+});
+try {
+  recordings = await Promise.all(header.recordings.map(readRecording));
+  plays = recordings.map((recording) => new Play(recording));
+  curves = new Curves(recordings);
+  setUp();
+  set({});
+} catch (error) {
+  element("failure").textContent = `This page cannot be shown: ${error.message}. It needs a ` +
+    "browser of 2023 or later (Chrome 103, Firefox 113, Safari 16.4), and the whole file.";
+  element("failure").hidden = false;
+  throw error;
+}

@@ -115,8 +115,8 @@ def _describe(recording: Recording, masks: dict[str, Layer], palette: np.ndarray
         "finalScore": recording.final_score,
         "actions": list(recording.action_names),
         "view": list(recording.view),
-        "lives": list(bounds.lives),
-        "stages": list(bounds.stages),
+        "lifeStarts": list(bounds.lives),
+        "stageStarts": list(bounds.stages),
         "telling": [{"step": frame.index, "reason": frame.reason} for frame in telling],
         "palette": None if palette is None else palette.tolist(),
         "scales": {

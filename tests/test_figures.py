@@ -121,19 +121,30 @@ def test_files(tmp_path):
 def test_explain_writes_everything(tmp_path):
     write(made_up(20), tmp_path / "one.npz")
     write(made_up(20, mask="policy", game="Breakout"), tmp_path / "two.npz")
-    written = explain([tmp_path / "one.npz", tmp_path / "two.npz"], tmp_path / "out", frames="2,5")
+    written = explain(
+        [[tmp_path / "one.npz"], [tmp_path / "two.npz"]], tmp_path / "out", frames="2,5"
+    )
     names = {path.name for path in written}
     for stem in ("one", "two"):
-        for name in (".mp4", ".gif", "-policy.png", "-policy.pdf", "-value.png"):
+        for name in (".html", ".mp4", ".gif", "-policy.png", "-policy.pdf", "-value.png"):
             assert stem + name in names
     assert "gallery-policy.pdf" in names
     assert "gallery-value.pdf" not in names
     assert names == {path.name for path in (tmp_path / "out").iterdir()}
 
 
+def test_explain_inverted_play_beside_the_normal_one(tmp_path):
+    write(made_up(20), tmp_path / "game.npz")
+    write(made_up(12, mode="inverse"), tmp_path / "turned.npz")
+    written = explain([[tmp_path / "game.npz", tmp_path / "turned.npz"]], tmp_path / "out")
+    names = {path.name for path in written}
+    assert {"game.html", "game.mp4", "turned.mp4", "game-policy.png"} <= names
+    assert not names & {"turned.html", "turned.gif", "turned-policy.png"}
+
+
 def test_explain_without_masks(tmp_path):
     write(made_up(20, mask="none"), tmp_path / "bare.npz")
-    names = {path.name for path in explain([tmp_path / "bare.npz"], tmp_path)}
+    names = {path.name for path in explain([[tmp_path / "bare.npz"]], tmp_path)}
     assert "bare-value.png" in names
     assert "bare-policy.png" not in names
 
@@ -145,8 +156,8 @@ def test_explain_refuses(tmp_path):
         ({"frames": "7"}, "not within 0-4"),
     ):
         with pytest.raises(UserError, match=message):
-            explain([tmp_path / "game.npz"], tmp_path / "out", **arguments)
+            explain([[tmp_path / "game.npz"]], tmp_path / "out", **arguments)
     with pytest.raises(UserError, match="same file name"):
-        explain([tmp_path / "game.npz", tmp_path / "a" / "game.npz"], tmp_path / "out")
+        explain([[tmp_path / "game.npz", tmp_path / "a" / "game.npz"]], tmp_path / "out")
     with pytest.raises(UserError, match="cannot write"):
-        explain([tmp_path / "game.npz"], tmp_path / "game.npz")
+        explain([[tmp_path / "game.npz"]], tmp_path / "game.npz")

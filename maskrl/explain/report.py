@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from maskrl.errors import UserError
 from maskrl.explain import figures, video
+from maskrl.explain.explorer import write_explorer
 from maskrl.explain.frames import choose, parse
 from maskrl.explain.overlay import layers
 from maskrl.recording import read
@@ -15,21 +16,23 @@ CHOSEN = 6  # frames in a figure, when nobody asks for others
 
 
 def explain(
-    recordings: Sequence[str | pathlib.Path],
+    groups: Sequence[Sequence[str | pathlib.Path]],
     output: str | pathlib.Path,
     branch: str = "both",
     frames: str | None = None,
     contrast: bool = True,
 ) -> list[pathlib.Path]:
-    """Writes videos and figures of the recordings; one recording is in memory at a time.
+    """Writes the explorer, videos and figures of recorded games.
 
-    For a recording NAME.npz: NAME.mp4 (the game), NAME.gif (an excerpt), and as .png and .pdf
-    NAME-policy (the paper's Figure 2), NAME-value (Figure 3) and NAME-consecutive (Figures 13 to
-    18). For several recordings also gallery-policy and gallery-value (Figures 4 to 12). What needs
-    a mask that the agent lacks is left out.
+    A group is the recording of a game, NAME.npz, and perhaps one of its inverted play, OTHER.npz.
+    Of each group: NAME.html (the explorer, of both side by side); NAME.mp4 and OTHER.mp4 (the
+    games); NAME.gif (an excerpt); and as .png and .pdf NAME-policy (the paper's Figure 2),
+    NAME-value (Figure 3) and NAME-consecutive (Figures 13 to 18). Of several groups also
+    gallery-policy and gallery-value (Figures 4 to 12). What needs a mask that the agent lacks is
+    left out. One group is in memory at a time.
 
     Args:
-      recordings: paths of recordings, each with a file name of its own.
+      groups: paths of recordings, each with a file name of its own.
       output: the folder to write to; it is made if it is not there.
       branch: which masks to draw: policy, value, or both (those that the agent has).
       frames: the frames of the figures, such as "100,250,900-905"; None chooses telling ones.
@@ -42,14 +45,15 @@ def explain(
       UserError: a recording that cannot be read, a mask that the agent lacks, a frame that a
         recording lacks, two recordings of one file name, or a folder that cannot be written.
     """
-    stems = [pathlib.Path(path).stem for path in recordings]
+    stems = [pathlib.Path(path).stem for group in groups for path in group]
     if len(set(stems)) < len(stems):
         raise UserError("two of the recordings have the same file name: rename one")
     output = pathlib.Path(output)
     written: list[pathlib.Path] = []
     rows: dict[str, list[figures.Row]] = {"policy": [], "value": []}
-    for path, stem in zip(tqdm(recordings, desc="explain", unit="game"), stems, strict=True):
-        recording = read(path)
+    for group in tqdm(groups, desc="explain", unit="game"):
+        recordings = [read(path) for path in group]
+        recording, stem = recordings[0], pathlib.Path(group[0]).stem
         shown = layers(recording, branch, contrast)
         chosen = parse(frames, recording) if frames else choose(recording, CHOSEN)
         top = chosen[0] if frames else choose(recording, 1)[0]
@@ -64,8 +68,11 @@ def explain(
             written += figures.save(figure, output / f"{stem}-{name}")
         for name, layer in shown.items():
             rows[name].append(figures.gallery_row(recording, layer, chosen))
+        written.append(write_explorer(recordings, output / f"{stem}.html", branch, contrast))
         written.append(video.write_gif(recording, shown, output / f"{stem}.gif"))
-        written.append(video.write_mp4(recording, shown, output / f"{stem}.mp4"))
+        for path, game in zip(group, recordings, strict=True):
+            target = output / f"{pathlib.Path(path).stem}.mp4"
+            written.append(video.write_mp4(game, layers(game, branch, contrast), target))
     for name, games in rows.items():
         if len(games) > 1:
             written += figures.save(figures.gallery(games, name), output / f"gallery-{name}")

@@ -359,7 +359,7 @@ class Curves {
         context.stroke();
         context.fillStyle = this.colours.faint;
         context.textAlign = "right";
-        context.fillText(short(this.ranges[name][end]), this.left - 5, y + 4);
+        context.fillText(short0(this.ranges[name][end]), this.left - 5, y + 4);
       }
       context.textAlign = "left";
       context.fillStyle = this.colours.ink;

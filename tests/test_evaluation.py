@@ -87,6 +87,14 @@ def test_shares_are_fixed_before_the_start(monkeypatch):
     assert four.scores[[0, 2]].tolist() == two.scores.tolist()
 
 
+def test_who_is_done_and_stepped_on_adds_nothing(monkeypatch):
+    """Nine games in eight environments, none of which is ever dropped: still nine."""
+    monkeypatch.setattr(evaluation, "MAX_ENVIRONMENTS", 8)
+    monkeypatch.setattr(evaluation, "KEEP_FRACTION", 0)
+    agent, _ = agent_and_params()
+    assert len(evaluation.play(agent, None, "Breakout", 9, mode="random").scores) == 9
+
+
 def test_lengths_count_agent_steps_of_whole_games():
     """Rows that start an episode are not counted; a whole game has five lives."""
     agent, _ = agent_and_params()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -32,8 +33,8 @@ class Config:
     unroll_length: int = setting(20, "agent steps per update", low=1)
     sync_every: int = setting(1, "unrolls between two copies of the shared parameters", low=1)
 
-    learning_rate: float = setting(5e-4, "of the shared AMSGrad (the paper's 1e-4 is for B = 1)")
-    adam_eps: float = setting(0.0, "added to the root of the second moment; 0: 1e-3 / B", low=0)
+    learning_rate: float = setting(0.0, "of the shared AMSGrad; 0: 1e-4 sqrt(B)", low=0)
+    adam_eps: float = setting(0.0, "added to the second moment's root; 0: 1e-3 / sqrt(B)", low=0)
     discount: float = setting(0.99, "gamma, per agent step", low=0)
     gae_lambda: float = setting(1.0, "of the advantage's lambda-return", low=0)
     entropy_cost: float = setting(0.01, "weight of the policy's entropy", low=0)
@@ -62,8 +63,6 @@ class Config:
                 raise UserError(f"{flag} {value}: choose from {', '.join(choices)}")
             if low is not None and not value >= low:
                 raise UserError(f"{flag} {value}: must be at least {low}")
-        if not self.learning_rate > 0:
-            raise UserError(f"--learning-rate {self.learning_rate}: must be above 0")
         for name in ("discount", "gae_lambda"):
             if getattr(self, name) > 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at most 1")
@@ -74,14 +73,18 @@ class Config:
         return self.groups * self.actors_per_group * self.unroll_length
 
     @property
-    def effective_eps(self) -> float:
-        """Adam's eps for an update that averages B actors.
+    def optimiser_scale(self) -> tuple[float, float]:
+        """(learning rate, eps) of the optimiser for updates that average B actors.
 
-        Early gradients are far below the paper's 1e-3, where Adam is plain SGD with step
-        lr / eps: averaging B actors takes a B-th of the steps that B workers would take, so eps
-        shrinks with B.
+        The paper's B workers take B steps, each by one actor's gradient, with 1e-4 and 1e-3; we
+        take one by their mean. Where the gradient is small against eps, Adam is plain SGD and moves
+        lr / eps times the gradient: that must be B times theirs. Where noise rules, Adam divides by
+        the noise, which the mean makes sqrt(B) times smaller: lr must be sqrt(B) times theirs. Both
+        hold with lr = 1e-4 sqrt(B), eps = 1e-3 / sqrt(B) (the square-root rule of Malladi et al.
+        2022, *On the SDEs and Scaling Rules for Adaptive Gradient Algorithms*).
         """
-        return self.adam_eps or 1e-3 / self.actors_per_group
+        root = math.sqrt(self.actors_per_group)
+        return self.learning_rate or 1e-4 * root, self.adam_eps or 1e-3 / root
 
     @property
     def run_name(self) -> str:
@@ -96,7 +99,7 @@ def _bounds(field: dataclasses.Field) -> tuple[tuple[str, ...] | None, Any]:
 # Sets of defaults; flags override them.
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's A3C to the letter: 35 workers, each with its own stale parameters.
-    "paper": {"groups": 35, "actors_per_group": 1, "learning_rate": 1e-4, "adam_eps": 1e-3},
+    "paper": {"groups": 35, "actors_per_group": 1},
 }
 
 

@@ -46,7 +46,7 @@ def amsgrad(learning_rate: float, eps: float) -> optax.GradientTransformation:
 
 def make_optimiser(config: Config) -> optax.GradientTransformation:
     """The run's optimiser."""
-    return amsgrad(config.learning_rate, config.effective_eps)
+    return amsgrad(*config.optimiser_scale)
 
 
 def init(agent: Agent, config: Config, key: chex.PRNGKey) -> LearnerState:

@@ -79,7 +79,9 @@ def test_metrics(update):
     assert 1.3 < m["entropy"] <= np.log(4) + 1e-6
 
 
-def test_effective_eps():
-    """Unset, the paper's 1e-3 over the actors that share an update."""
-    assert tiny_config(actors_per_group=4).effective_eps == 1e-3 / 4
-    assert tiny_config(actors_per_group=4, adam_eps=0.5).effective_eps == 0.5
+def test_optimiser_scale():
+    """Unset: the paper's for one actor, and the square-root rule for B that share an update."""
+    assert tiny_config(actors_per_group=1).optimiser_scale == (1e-4, 1e-3)
+    assert tiny_config(actors_per_group=4).optimiser_scale == (2e-4, 0.5e-3)
+    given = tiny_config(actors_per_group=4, learning_rate=0.1, adam_eps=0.5)
+    assert given.optimiser_scale == (0.1, 0.5)

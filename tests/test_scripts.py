@@ -164,7 +164,7 @@ TRAIN = [
     (["--unroll-length", "0"], "--unroll-length"),
     (["--sync-every", "0"], "--sync-every"),
     (["--seed", "-1"], "--seed"),
-    (["--learning-rate", "0"], "--learning-rate"),
+    (["--learning-rate", "-1"], "--learning-rate"),
     (["--learning-rate", "nan"], "--learning-rate"),
     (["--adam-eps", "-1"], "--adam-eps"),
     (["--discount", "1.5"], "--discount"),

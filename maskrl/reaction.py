@@ -270,9 +270,13 @@ class _Console:
         self._ale.loadROM(path)
         self._actions = self._ale.getMinimalActionSet()
         self._screens = [self._ale.getScreenRGB()] * 2
+        self._serve()
+
+    def _serve(self) -> None:
+        """Presses FIRE, where there is one: some games wait for it in every new life."""
         fire = [n for n, action in enumerate(self._actions) if action.name == "FIRE"]
-        if fire:  # games that wait for it
-            self.act(fire[0])
+        if fire:
+            self._four_frames(fire[0])
 
     @property
     def action_names(self) -> tuple[str, ...]:
@@ -287,7 +291,13 @@ class _Console:
         return self._ale.game_over()
 
     def act(self, action: int) -> None:
-        """Four frames of an action of the minimal set."""
+        """Four frames of an action of the minimal set; a new life is begun."""
+        lives = self.lives
+        self._four_frames(action)
+        if self.lives < lives and not self.game_over:
+            self._serve()
+
+    def _four_frames(self, action: int) -> None:
         for _ in range(4):
             self._ale.act(self._actions[action])
             self._screens = [self._screens[1], self._ale.getScreenRGB()]

@@ -109,7 +109,7 @@ def write(config: Config, path: pathlib.Path, session: dict[str, Any]) -> None:
     Args:
       session: the command line and versions of this session; appended to the ones in the file.
     """
-    sessions = json.loads(path.read_text())["sessions"] if path.exists() else []
+    sessions = json.loads(path.read_text()).get("sessions", []) if path.exists() else []
     content = {"config": dataclasses.asdict(config), "sessions": [*sessions, session]}
     partial = path.with_suffix(".part")
     partial.write_text(json.dumps(content, indent=2) + "\n")

@@ -84,7 +84,9 @@ def random_collected(agent, rng, steps: int, batch: int) -> tuple:
     )
 
 
-def train_tiny(run, resume=False, evaluate=None, device_count=1, **changes) -> Trainer:
+def train_tiny(
+    run, resume=False, evaluate=None, device_count=1, log_seconds=10.0, **changes
+) -> Trainer:
     """Trains with the settings `TINY` in the folder `run`; the trainer that did it."""
     run.mkdir(exist_ok=True)
     settings = tiny_config(**changes)
@@ -95,6 +97,7 @@ def train_tiny(run, resume=False, evaluate=None, device_count=1, **changes) -> T
         device_count=device_count,
         resume=resume,
         evaluate=evaluate or (lambda agent, params: np.zeros(1)),
+        log_seconds=log_seconds,
     )
     trainer.train()
     return trainer

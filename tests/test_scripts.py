@@ -60,8 +60,9 @@ def test_train_evaluate_table(here, capsys):
     run = here / RUN
     saved = json.loads((run / "config.json").read_text())
     assert saved["config"]["unroll_length"] == 3
-    assert set(saved["versions"]) >= {"jax", "flax", "optax", "envpool", "numpy", "maskrl"}
-    assert "command" in saved
+    (session,) = saved["sessions"]
+    assert set(session["versions"]) >= {"jax", "flax", "optax", "envpool", "numpy", "maskrl"}
+    assert "command" in session
     assert (run / "metrics.csv").exists()
     assert list(run.glob("events.out.tfevents.*"))
 
@@ -104,7 +105,9 @@ def test_resume(here):
     """The newest run without a name; a named one; the target is raised by --steps."""
     assert train.main(["--resume", "--steps", "160"]) == 0
     assert checkpoint.load_agent(here / RUN)[2].agent_steps >= 160
-    assert json.loads((here / RUN / "config.json").read_text())["config"]["steps"] == 160
+    saved = json.loads((here / RUN / "config.json").read_text())
+    assert saved["config"]["steps"] == 160
+    assert len(saved["sessions"]) == 2
     assert train.main(["--resume", RUN, "--steps", "200", "--game", "breakout-v5"]) == 0
     assert checkpoint.load_agent(here / RUN)[2].agent_steps >= 200
 

@@ -86,10 +86,10 @@ def test_counters(first):
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3])
-def test_staleness(tmp_path, monkeypatch, groups):
+def test_staleness(tmp_path, groups):
     """Groups - 1 as soon as every group had its first update; a row per round here."""
-    monkeypatch.setattr(training, "LOG_SECONDS", 0)
-    train_tiny(tmp_path / "run", groups=groups, actors_per_group=1, core="none", steps=60)
+    settings = {"groups": groups, "actors_per_group": 1, "core": "none", "steps": 60}
+    train_tiny(tmp_path / "run", log_seconds=0, **settings)
     seen = [r for r in rows_of(tmp_path / "run") if r["staleness_max"]]
     steady = [r for r in seen if int(r["updates"]) > groups]
     assert len(steady) > 4

@@ -1,0 +1,35 @@
+"""The configuration file; wrong files and values are in test_scripts."""
+
+import json
+
+from maskrl import config
+from maskrl.config import Config
+
+
+def test_round_trip(tmp_path):
+    """What is read is what was written; every session is remembered."""
+    path = tmp_path / "config.json"
+    settings = Config(game="Pong", groups=3, learning_rate=1e-3)
+    config.write(settings, path, {"command": ["first"]})
+    config.write(settings, path, {"command": ["second"]})
+    assert config.read(path) == settings
+    sessions = json.loads(path.read_text())["sessions"]
+    assert [session["command"] for session in sessions] == [["first"], ["second"]]
+
+
+def test_a_file_without_sessions(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"config": {"game": "Pong"}}))
+    config.write(config.read(path), path, {"command": ["first"]})
+    assert len(json.loads(path.read_text())["sessions"]) == 1
+
+
+def test_defaults_are_the_papers():
+    """But for the learning rate and eps, which a batch of 7 actors changes."""
+    c = Config()
+    assert c.groups * c.actors_per_group == 35
+    assert (c.unroll_length, c.discount, c.gae_lambda) == (20, 0.99, 1.0)
+    assert (c.entropy_cost, c.value_cost) == (0.01, 0.5)
+    assert (c.steps, c.max_episode_steps, c.seed) == (100_000_000, 10_000, 0)
+    assert c.unroll_steps == 700
+    assert c.run_name == "SpaceInvaders-both-0"

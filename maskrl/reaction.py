@@ -161,7 +161,8 @@ def edit_memory(
       to: the new value, 0 to 255.
 
     Raises:
-      UserError: ale-py is missing, no such byte, or the game ended before `step`.
+      UserError: ale-py is missing, no such byte, the game ended before `step`, or no pixel changed
+        (objects that flicker are not drawn at every step).
     """
     known = MEMORY.get(game, {})
     address = known[byte][0] if byte in known else byte
@@ -187,6 +188,8 @@ def edit_memory(
     was = console.memory(address)
     console.set_memory(address, to)
     console.act(0)
+    if np.array_equal(console.screen(), before):
+        raise UserError(f"byte {byte} = {to} changes no pixel at step {step}: try another step")
     look = functools.partial(_look, agent, params, state, is_first, rgb=rgb)
     name = byte if isinstance(byte, str) else f"byte {byte}"
     return Reaction(

@@ -6,7 +6,7 @@ const ZOOMS = [100, 500, 2000]; // steps that the curves can show, besides the w
 const NAMES = { game: "game", policy: "policy mask", value: "value mask", both: "both masks" };
 const SHOWS = { beside: "side by side", ...NAMES };
 const CURVES = { value: "state value", score: "score", entropy: "entropy (nats)" };
-const LITTLE = { useGrouping: false, maximumSignificantDigits: 3 };
+const LITTLE = { useGrouping: false, maximumSignificantDigits: 2 };
 
 const element = (id) => document.getElementById(id);
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
@@ -39,7 +39,7 @@ class Frames {
     this.cache = new Map(); // chunk -> its pixels, or their promise; the latest used comes last
   }
 
-  /** The frame's colours, 0xBBGGRR in a Uint32Array, or their promise where they are not at hand. */
+  /** The frame's colours, 0xBBGGRR in a Uint32Array, or their promise if not yet decoded. */
   at(step) {
     const chunk = Math.floor(step / header.chunk);
     const pixels = this.load(chunk);
@@ -154,17 +154,17 @@ class Panel {
     this.canvas.setAttribute("role", "img");
     this.canvas.setAttribute("aria-label", `${recording.name}: ${NAMES[name]}`);
     this.context = this.canvas.getContext("2d");
-    this.reading = make("p", { className: "reading" });
+    this.reading = make("span");
     this.bars = this.branches.map((branch) => ({
       branch,
       canvas: make("canvas", { width: 256, height: 12, className: "bar" }),
       low: make("span"), high: make("span"), words: make("span", { className: "words" }),
     }));
-    const over = make("div", { className: "screen" }, this.canvas);
-    this.figure = make("figure", {}, make("figcaption", {}, NAMES[name]), over,
+    this.figure = make("figure", {},
+      make("figcaption", {}, make("b", {}, NAMES[name]), this.reading), this.canvas,
       ...this.bars.map(({ canvas, low, high, words }) => make("div", { className: "scale" },
         words, canvas, make("div", { className: "ends" }, low, high))));
-    if (this.branches.length) this.figure.append(this.reading);
+    if (!this.branches.length) return;
     this.canvas.addEventListener("pointermove", (event) => this.hover(event));
     this.canvas.addEventListener("pointerdown", (event) => this.hover(event));
     this.canvas.addEventListener("pointerleave", () => this.hover(null));
@@ -184,9 +184,10 @@ class Panel {
       const { low, high, words } = this.recording.scales[bar.branch][scale];
       const whole = low === 0 && high === 1;
       const half = { policy: "upper left half: ", value: "lower right half: " }[bar.branch];
-      bar.words.textContent = `${this.bars.length > 1 ? half + NAMES[bar.branch] + ", " : ""}${words}`;
-      bar.low.textContent = whole ? "0: blocked" : `≤ ${short(low)}: blocked most`;
-      bar.high.textContent = whole ? "1: let through" : `≥ ${short(high)}: let through most`;
+      const prefix = this.bars.length > 1 ? `${half}${NAMES[bar.branch]}, ` : "";
+      bar.words.textContent = prefix + words;
+      bar.low.textContent = whole ? "0\nnot seen" : `≤\u00a0${short(low)}\nless seen`;
+      bar.high.textContent = whole ? "1\nfully seen" : `≥\u00a0${short(high)}\nmore seen`;
       paintBar(bar.canvas, opacity);
     }
   }
@@ -199,8 +200,8 @@ class Panel {
     this.canvas.dataset.step = step;
     const [row, column] = [Math.floor(this.hovered / header.cells), this.hovered % header.cells];
     this.reading.textContent =
-      this.hovered === null ? "point at a cell for its value"
-        : this.hovered === 255 ? "outside what the agent sees"
+      this.hovered === null ? ""
+        : this.hovered === 255 ? "not seen"
           : `row ${row + 1}, column ${column + 1}: ` + this.branches.map((branch) =>
             maskAt(recording, branch, step, this.hovered).toFixed(3)).join(" and ");
   }
@@ -217,6 +218,7 @@ class Play {
     this.numbers = {};
     const numbers = make("dl", { className: "numbers" });
     for (const name of ["score", "lives", "value", "entropy"]) {
+      if (name === "lives" && !recording.lives.some(Boolean)) continue; // Fishing Derby has none
       this.numbers[name] = make("dd");
       numbers.append(make("div", {}, make("dt", {}, name), this.numbers[name]));
     }
@@ -227,15 +229,16 @@ class Play {
       return { row, fill, number };
     });
     this.over = make("p", { className: "over", hidden: true },
-      `Game over after ${recording.length} steps, score ${short0(recording.finalScore)}`);
+      `Game over after ${recording.length} steps, score ${points(recording.finalScore)}`);
     const about = `seed ${recording.seed} · ${recording.length} steps · ` +
-      `score ${short0(recording.finalScore)}`;
+      `score ${points(recording.finalScore)}`;
     this.section = make("section", { className: "play" },
       make("h2", {}, recording.name, make("small", {}, about)),
-      make("div", { className: "panels" }, ...this.panels.map((panel) => panel.figure)),
-      make("div", { className: "facts" }, this.over, numbers,
-        make("h3", {}, "probability of each action"),
-        make("ul", { className: "actions" }, ...this.actions.map(({ row }) => row))));
+      make("div", { className: "panels" }, ...this.panels.map((panel) => panel.figure),
+        this.over),
+      make("div", { className: "facts" }, numbers,
+        make("div", {}, make("h3", {}, "probability of each action"),
+          make("ul", { className: "actions" }, ...this.actions.map(({ row }) => row)))));
     this.section.setAttribute("aria-label", recording.name);
   }
 
@@ -259,8 +262,8 @@ class Play {
     for (const panel of this.shown) panel.draw(now, frame, settings);
     this.over.hidden = step === now;
     this.section.classList.toggle("ended", step !== now);
-    this.numbers.score.textContent = short0(recording.score[now]);
-    this.numbers.lives.textContent = recording.lives[now];
+    this.numbers.score.textContent = points(recording.score[now]);
+    if (this.numbers.lives) this.numbers.lives.textContent = recording.lives[now];
     this.numbers.value.textContent = recording.value[now].toFixed(2);
     this.numbers.entropy.textContent = recording.entropy[now].toFixed(2);
     this.actions.forEach(({ row, fill, number }, index) => {
@@ -280,11 +283,11 @@ class Play {
     const probability = recording.probabilities[now * recording.actions.length + action];
     return `${recording.name}: action ${recording.actions[action]}, probability ` +
       `${probability.toFixed(2)}, value ${recording.value[now].toFixed(2)}, ` +
-      `score ${short0(recording.score[now])}.`;
+      `score ${points(recording.score[now])}.`;
   }
 }
 
-function short0(score) {
+function points(score) {
   return score.toLocaleString("en", { useGrouping: false, maximumFractionDigits: 2 });
 }
 
@@ -299,13 +302,18 @@ class Curves {
     this.still = make("canvas");
     this.zoom = this.length;
     this.start = 0;
-    this.ranges = Object.fromEntries(Object.keys(CURVES).map((name) => {
-      let low = Infinity, high = -Infinity;
-      for (const recording of recordings) {
-        for (const y of recording[name]) [low, high] = [Math.min(low, y), Math.max(high, y)];
+  }
+
+  /** The least and the greatest value of a curve in the window. */
+  range(name) {
+    let low = Infinity, high = -Infinity;
+    for (const recording of this.recordings) {
+      for (const y of recording[name].subarray(this.start, this.start + this.zoom)) {
+        low = Math.min(low, y);
+        high = Math.max(high, y);
       }
-      return [name, { low, high: high > low ? high : low + 1 }];
-    }));
+    }
+    return { low, high: high > low ? high : low + 1 };
   }
 
   /** Where a step lies, from the left edge. */
@@ -315,7 +323,8 @@ class Curves {
 
   y(band, name, value) {
     const { low, high } = this.ranges[name];
-    return this.top + band * this.pitch + 14 + (1 - (value - low) / (high - low)) * (this.pitch - 22);
+    const depth = (high - value) / (high - low);
+    return this.top + band * this.pitch + 14 + depth * (this.pitch - 22);
   }
 
   /** The step under a pointer, within the window that is shown. */
@@ -329,12 +338,14 @@ class Curves {
   prepare() {
     const box = this.canvas.getBoundingClientRect(), ratio = window.devicePixelRatio || 1;
     for (const canvas of [this.canvas, this.still]) {
-      [canvas.width, canvas.height] = [Math.round(box.width * ratio), Math.round(box.height * ratio)];
+      canvas.width = Math.round(box.width * ratio);
+      canvas.height = Math.round(box.height * ratio);
     }
     const style = getComputedStyle(this.canvas);
     this.colours = Object.fromEntries(["first", "second", "ink", "faint", "line", "boundary"].map(
       (name) => [name, style.getPropertyValue(`--${name}`).trim()]));
     this.ratio = ratio;
+    this.ranges = Object.fromEntries(Object.keys(CURVES).map((name) => [name, this.range(name)]));
     [this.left, this.top, this.width] = [44, 12, box.width - 52];
     this.pitch = (box.height - this.top - 18) / 3;
     const context = this.still.getContext("2d");
@@ -359,7 +370,7 @@ class Curves {
         context.stroke();
         context.fillStyle = this.colours.faint;
         context.textAlign = "right";
-        context.fillText(short0(this.ranges[name][end]), this.left - 5, y + 4);
+        context.fillText(points(this.ranges[name][end]), this.left - 5, y + 4);
       }
       context.textAlign = "left";
       context.fillStyle = this.colours.ink;
@@ -464,9 +475,10 @@ async function draw() {
   plays.forEach((play, index) => play.draw(step, frames[index], settings));
   curves.draw(step);
   const here = telling.filter((frame) => frame.step === step);
-  const reasons = [...new Set(here.map(({ reason }) => ` · ${reason}`))].join("");
+  const reasons = here.map(({ name, reason }) => ` · ${name}${reason}`).join("");
   element("step").textContent = `step ${step} of ${curves.length}${reasons}`;
   for (const frame of telling) frame.button.ariaCurrent = here.includes(frame) ? "step" : null;
+  if (here.length) element("telling").scrollTop = here[0].button.offsetTop - 40;
   element("scrub").ariaValueText = `step ${step} of ${curves.length}`;
   if (!playing) say(step);
 }
@@ -572,12 +584,13 @@ function addChoices() {
 function addTelling() {
   telling = recordings.flatMap((recording, index) => recording.telling.map(({ step, reason }) => {
     const name = make("span", { className: index ? "tag second" : "tag first" }, recording.name);
-    const button = make("button", { type: "button" }, make("b", {}, `step ${step}`), reason,
+    const button = make("button", { type: "button" }, make("b", {}, `step ${step}`), ` ${reason} `,
       ...(recordings.length > 1 ? [name] : []));
     button.addEventListener("click", () => go(step));
-    return { step, reason, button };
+    return { step, name: recordings.length > 1 ? `${recording.name}: ` : "", reason, button };
   }));
   telling.sort((one, other) => one.step - other.step);
+  if (plays.length === 1) plays[0].section.lastChild.append(element("telling-part"));
   element("telling").append(...telling.map(({ button }) => make("li", {}, button)));
 }
 
@@ -588,7 +601,9 @@ function addLegend() {
       element("legend").append(entry(index ? "second" : "first", name)));
   }
   element("legend").append(entry("triangle", "telling frame"));
-  const marks = { lifeStarts: ["dotted", "a life was lost"], stageStarts: ["dashed", "a stage begins"] };
+  const marks = {
+    lifeStarts: ["dotted", "a life was lost"], stageStarts: ["dashed", "a stage begins"],
+  };
   for (const [name, [kind, words]] of Object.entries(marks)) {
     const there = recordings.some((recording) => recording[name].length);
     if (there) element("legend").append(entry(kind, words));
@@ -598,6 +613,7 @@ function addLegend() {
 function set(changed) {
   Object.assign(settings, changed);
   element("opacity-text").textContent = `${Math.round(100 * settings.opacity)} %`;
+  element("plays").dataset.show = settings.show;
   for (const play of plays) play.show(settings);
   request();
 }

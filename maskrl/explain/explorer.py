@@ -65,7 +65,7 @@ def write_explorer(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "w", encoding="utf-8") as file:
-            before, after = _template(title(recordings[0])).split("{{data}}")
+            before, after = _template(_title(recordings)).split("{{data}}")
             file.write(before)
             described = []
             for number, (recording, masks) in enumerate(zip(recordings, shown, strict=True)):
@@ -93,6 +93,16 @@ def write_explorer(
     return path
 
 
+def _title(recordings: Sequence[Recording]) -> str:
+    beside = "".join(f" · beside {_mode(recording)}" for recording in recordings[1:])
+    return title(recordings[0]) + beside
+
+
+def _mode(recording: Recording) -> str:
+    words = {"inverse": f"{recording.branch} mask inverted", "random": "random play"}
+    return words.get(recording.mode, "normal play")
+
+
 def _template(name: str) -> str:
     page = (_HERE / "explorer.html").read_text(encoding="utf-8")
     page = page.replace("{{title}}", html.escape(name))
@@ -106,10 +116,8 @@ def _describe(recording: Recording, masks: dict[str, Layer], palette: np.ndarray
     """What the page needs to know of a recording, for JSON."""
     bounds = boundaries(recording)
     telling = choose(recording, min(_TELLING, max(len(recording) // _STRETCH, 1)))
-    mode = {"inverse": f"{recording.branch} mask inverted", "random": "random play"}
     return {
-        "title": title(recording),
-        "name": mode.get(recording.mode, "normal play"),
+        "name": _mode(recording),
         "seed": recording.seed,
         "length": len(recording),
         "finalScore": recording.final_score,

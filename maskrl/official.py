@@ -280,7 +280,7 @@ def import_(args) -> int:
     """Writes the agent's folder."""
     game = game_name(args.game) if args.game else game_of_file(args.agent)
     params = convert(read_state_dict(args.agent), str(args.agent))
-    _, info = agent_of(params, game, f"the original's {args.agent.name}")
+    _, info = agent_of(params, game, "the original's agent")
     if args.folder.exists():
         raise UserError(f"{args.folder} exists; name a new folder")
     checkpoint.save_agent(args.folder, params, info)

@@ -23,10 +23,10 @@ class Devices:
         self.devices = jax.local_devices()[:count]
         self.count = len(self.devices)
 
-    def compile(self, function: Callable, static_argnames: tuple[str, ...] = ()) -> Callable:
-        """`jit` on one device, `pmap` on several; statics go by keyword and are few."""
+    def compile(self, function: Callable) -> Callable:
+        """`jit` on one device, `pmap` on several."""
         if self.count == 1:
-            return jax.jit(function, static_argnames=static_argnames)
+            return jax.jit(function)
         return jax.pmap(function, axis_name=_AXIS, devices=self.devices)
 
     def mean(self, tree: Any) -> Any:

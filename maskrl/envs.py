@@ -58,6 +58,14 @@ def action_names(game: str, num_actions: int) -> tuple[str, ...]:
     return tuple(f"ACTION_{n}" for n in range(num_actions))
 
 
+def environment_seed(*entropy: int) -> int:
+    """EnvPool's seed for the first of some environments; the others count up from it.
+
+    Spread out, so that neighbouring seeds (of runs, groups, evaluations) share no environments.
+    """
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0] % 2**30)
+
+
 class Row(NamedTuple):
     """What came back from B environments, NumPy `[B, ...]`."""
 

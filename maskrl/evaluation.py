@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from maskrl.agent import Agent, StepOutput
-from maskrl.envs import Environments, action_names
+from maskrl.envs import Environments, action_names, environment_seed
 from maskrl.errors import UserError
 from maskrl.networks import Interventions
 from maskrl.recording import Recording
@@ -108,14 +107,6 @@ def play(
         np.concatenate([scores for table in tables for scores in table.scores]),
         np.concatenate([lengths for table in tables for lengths in table.lengths]),
     )
-
-
-def environment_seed(seed: int) -> int:
-    """EnvPool's seed for an evaluation's first environment; the others count up from it.
-
-    Spread out, so that evaluations with seeds 0 and 1 do not share all environments but one.
-    """
-    return int(np.random.SeedSequence(seed).generate_state(1)[0] % 2**30)
 
 
 class _Table:
@@ -310,4 +301,4 @@ def _network_row(output: StepOutput) -> dict[str, np.ndarray]:
         for field in _MASK_FIELDS
         if getattr(network, field) is not None
     }
-    return {field: np.asarray(jnp.asarray(value)) for field, value in row.items()}
+    return {field: np.asarray(value) for field, value in row.items()}

@@ -7,7 +7,6 @@ in Actor-Critic-based Deep Reinforcement Learning*, section 3) and of its publis
 
 import dataclasses
 import math
-from typing import Literal
 
 import chex
 import flax.linen as nn
@@ -18,7 +17,6 @@ import jax.numpy as jnp
 from maskrl.kernels import KERNELS
 from maskrl.types import Carry
 
-Branch = Literal["policy", "value"]
 CORE_CHANNELS = 64
 MASK_CELLS = 10
 

@@ -16,7 +16,7 @@ from maskrl.actor import ActorGroup, make_act
 from maskrl.agent import Agent, make_agent
 from maskrl.config import Config
 from maskrl.devices import Devices
-from maskrl.envs import Environments
+from maskrl.envs import Environments, environment_seed
 from maskrl.loggers import Logger
 from maskrl.types import Params
 
@@ -233,11 +233,10 @@ class Trainer:
     def _environments(self, group: int) -> Environments:
         """A group's environments, with seeds of their own in every session of the run."""
         config = self.config
-        entropy = (config.seed, self.counters.sessions, jax.process_index(), group)
         return Environments(
             config.game,
             config.actors_per_group,
-            int(np.random.SeedSequence(entropy).generate_state(1)[0] % 2**30),
+            environment_seed(config.seed, self.counters.sessions, jax.process_index(), group),
             rgb=config.frames == "rgb",
             max_episode_steps=config.max_episode_steps,
         )

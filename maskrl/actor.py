@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import chex
+import jax
 import numpy as np
 
 from maskrl.agent import Agent
@@ -13,11 +14,12 @@ from maskrl.types import ActorState, Params
 
 
 def make_act(agent: Agent, devices: Devices) -> Callable:
-    """Compiles `act(params, state, timestep, key) -> (state, action, observation)`."""
+    """Compiles `act(params, state, timestep, key) -> (state, action, observation, saved)`."""
 
     def act(params, state, timestep, key):
         state, output = agent.step(params, state, timestep, key)
-        return state, output.action, output.observation
+        saved = output.network.saved
+        return state, output.action, output.observation, jax.tree.map(lambda x: x[0], saved)
 
     return devices.compile(act)
 
@@ -80,9 +82,12 @@ class ActorGroup:
         timestep = self._devices.split(self._row.timestep)
         if not self._observations:
             self._initial_carry = self.state.carry
-        self.state, action, observation = self._act(self.params, self.state, timestep, self._key)
+        self.state, action, observation, saved = self._act(
+            self.params, self.state, timestep, self._key
+        )
         self._actions.append(action)
         self._observations.append(observation)
+        self._saved.append(saved)
         self._to_send = action
 
     def send(self) -> None:
@@ -100,6 +105,7 @@ class ActorGroup:
             self.state,
             self._observations,
             self._actions,
+            self._saved,
             timesteps,
             frame,
         )
@@ -113,4 +119,4 @@ class ActorGroup:
         self._envs.close()
 
     def _clear(self) -> None:
-        self._observations, self._actions, self._timesteps = [], [], []
+        self._observations, self._actions, self._saved, self._timesteps = [], [], [], []

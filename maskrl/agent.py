@@ -5,6 +5,7 @@ observations `step` has already made.
 """
 
 import functools
+from typing import Any
 
 import chex
 import flax.struct
@@ -67,10 +68,10 @@ class Agent:
         observation: chex.Array,
         carry: Carry,
         is_first: chex.Array,
-        interventions: Interventions = KEEP,
+        **options: Any,
     ) -> tuple[NetworkOutput, Carry]:
-        """The network on `[T, B, ...]`; see `maskrl.networks.Network`."""
-        return self.network.apply({"params": params}, observation, carry, is_first, interventions)
+        """The network on `[T, B, ...]`; see `maskrl.networks.Network`, for the options, too."""
+        return self.network.apply({"params": params}, observation, carry, is_first, **options)
 
     def step(
         self,
@@ -90,7 +91,11 @@ class Agent:
         """
         state, observation = self.observe(state, timestep.frame)
         output, carry = self.apply(
-            params, observation[None], state.carry, timestep.is_first[None], interventions
+            params,
+            observation[None],
+            state.carry,
+            timestep.is_first[None],
+            interventions=interventions,
         )
         logits = output.logits[0]
         if greedy:
@@ -104,11 +109,21 @@ class Agent:
         return state, StepOutput(action.astype(jnp.int32), observation, output)
 
     def unroll(self, params: Params, trajectory: Trajectory) -> NetworkOutput:
-        """The network over all T + 1 rows of a trajectory, from its initial carry."""
-        output, _ = self.apply(
-            params, trajectory.observation, trajectory.initial_carry, trajectory.is_first
+        """The network over all T + 1 rows of a trajectory, from its initial carry.
+
+        Where the trajectory holds what acting saved, by the same parameters, only the last row is
+        computed; it bootstraps, and no gradient flows through it.
+        """
+        rows, first, carry = (
+            trajectory.observation,
+            trajectory.is_first,
+            trajectory.initial_carry,
         )
-        return output
+        if trajectory.saved is None:
+            return self.apply(params, rows, carry, first)[0]
+        output, carry = self.apply(params, rows[:-1], carry, first[:-1], saved=trajectory.saved)
+        last, _ = jax.lax.stop_gradient(self.apply(params, rows[-1:], carry, first[-1:]))
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), output, last)
 
 
 def make_agent(

@@ -9,7 +9,9 @@ And only matrix products, not convolutions, use a CPU's bfloat16 units (AMX). So
 * moves 2x2 blocks of pixels into channels before a convolution that max-pooling follows: a 3x3
   convolution and its pooling become one matrix product over 4x4 patches with stride 2, whose
   columns are the four pixels of a pooling window, then a maximum over these four;
-* hoists out of the ConvLSTM's recurrence all that does not depend on `h`, in both directions.
+* hoists out of the ConvLSTM's recurrence all that does not depend on `h`, in both directions;
+* hands out what the gradients need (`saved`) and takes it back: acting has computed it already, by
+  the very parameters at which the learner takes the gradient.
 
 `dtype` is the type of a matrix product's inputs: float32, or bfloat16, which rounds them only;
 sums, pointwise arithmetic, and results are float32. All of it is valid on any backend, but a GPU or
@@ -37,17 +39,18 @@ def plain_conv_same(x: Array, kernel: Array) -> Array:
     )
 
 
-def plain_conv_pool(x: Array, kernel: Array, bias: Array) -> Array:
-    """`relu(max_pool_2x2(conv(x) + bias))`: `[N, H, W, Ci]` -> `[N, H/2, W/2, Co]`."""
+def plain_conv_pool(x: Array, kernel: Array, bias: Array, saved: None = None):
+    """As `conv_pool`, with derivatives by JAX; it saves nothing."""
     y = plain_conv_same(x, kernel) + bias
     window = (1, 2, 2, 1)
-    return jax.nn.relu(lax.reduce_window(y, -jnp.inf, lax.max, window, window, "VALID"))
+    out = jax.nn.relu(lax.reduce_window(y, -jnp.inf, lax.max, window, window, "VALID"))
+    return out, saved
 
 
 def plain_convlstm_unroll(
-    gates_x: Array, kernel_h: Array, h0: Array, c0: Array, is_first: Array
-) -> tuple[Array, tuple[Array, Array]]:
-    """As `convlstm_unroll`, with derivatives by JAX."""
+    gates_x: Array, kernel_h: Array, h0: Array, c0: Array, is_first: Array, saved: None = None
+):
+    """As `convlstm_unroll`, with derivatives by JAX; it saves nothing."""
     h, c, rows = h0, c0, []
     for gates, first in zip(gates_x, is_first, strict=True):
         h, c = (jnp.where(first[:, None, None, None], 0.0, s) for s in (h, c))
@@ -55,7 +58,7 @@ def plain_convlstm_unroll(
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
         h = jax.nn.sigmoid(o) * jnp.tanh(c)
         rows.append(h)
-    return jnp.stack(rows), (h, c)
+    return jnp.stack(rows), (h, c), saved
 
 
 # --------------------------------------------------------------------------- building blocks
@@ -261,21 +264,41 @@ def _block_kernel(kernel: Array) -> Array:
     return big.transpose(0, 2, 1, 3, 4, 5).reshape(t, t, 4 * ci, 4 * co)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def conv_pool(x: Array, kernel: Array, bias: Array, dtype: DTypeLike = jnp.float32) -> Array:
+class SavedPool(NamedTuple):
+    """A pooled convolution's output, and where each maximum was."""
+
+    out: Array  # float32 [N, H/2, W/2, Co]
+    winner: Array  # int8, 0 to 3 in row-major order; -1 where ReLU is 0
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def conv_pool(
+    x: Array,
+    kernel: Array,
+    bias: Array,
+    saved: SavedPool | None = None,
+    dtype: DTypeLike = jnp.float32,
+) -> tuple[Array, SavedPool]:
     """`relu(max_pool_2x2(conv_same(x, kernel) + bias))`.
 
     Of equal maxima, the first in row-major order receives the gradient, as in PyTorch.
     Where Ci is 1, x is taken for a frame, of which nobody asks the gradient while learning: its
     gradient is right, and free where unused.
 
-    Args: x `[N, H, W, Ci]`, H and W even; kernel `[k, k, Ci, Co]`, k odd; bias `[Co]`.
-    Returns: `[N, H/2, W/2, Co]`, float32.
+    Args: x `[N, H, W, Ci]`, H and W even; kernel `[k, k, Ci, Co]`, k odd; bias `[Co]`; saved by an
+      earlier call with the same arguments, if there was one: the output is then not computed again.
+    Returns: `[N, H/2, W/2, Co]`, float32; and what was saved, through which no gradient flows.
     """
-    return _conv_pool_fwd(x, kernel, bias, dtype)[0]
+    saved = _pooled(x, kernel, bias, dtype) if saved is None else saved
+    return saved.out, saved
 
 
-def _conv_pool_fwd(x, kernel, bias, dtype):
+def _conv_pool_fwd(x, kernel, bias, saved, dtype):
+    out, saved = conv_pool(x, kernel, bias, saved, dtype)
+    return (out, saved), (x, kernel, saved.winner)
+
+
+def _pooled(x, kernel, bias, dtype) -> SavedPool:
     k, _, ci, co = kernel.shape
     matrix = _as_matrix(_block_kernel(kernel[:, :, _packed_order(ci, dtype)])).astype(dtype)
     chunks, total = _chunked([x], x.shape[1] * x.shape[2] // 4)
@@ -298,12 +321,12 @@ def _conv_pool_fwd(x, kernel, bias, dtype):
         out = jax.nn.relu(top + bias)
         return out, jnp.where(out > 0, winner, jnp.int8(-1))
 
-    out, winner = (_unchunked(a, total) for a in lax.map(pooled, chunks))
-    return out, (x, kernel, winner)
+    return SavedPool(*(_unchunked(a, total) for a in lax.map(pooled, chunks)))
 
 
-def _conv_pool_bwd(dtype, residuals, d_out):
+def _conv_pool_bwd(dtype, residuals, cotangents):
     x, kernel, winner = residuals
+    d_out, _ = cotangents
     k, _, ci, co = kernel.shape
     t, pad = (k + 1) // 2, k // 2
     chunks, total = _chunked([x, winner, d_out], d_out.shape[1] * d_out.shape[2])
@@ -336,7 +359,7 @@ def _conv_pool_bwd(dtype, residuals, d_out):
     (d_kernel,) = jax.linear_transpose(_block_kernel, kernel)(d_big)
     d_kernel = d_kernel[:, :, _packed_order(ci, dtype, inverse=True)]
     d_x = _first_layer_input_grad(d_out, winner, kernel) if ci == 1 else _unchunked(d_x, total)
-    return d_x, d_kernel, d_bias
+    return d_x, d_kernel, d_bias, None
 
 
 def _first_layer_input_grad(d_out, winner, kernel):
@@ -352,15 +375,27 @@ conv_pool.defvjp(_conv_pool_fwd, _conv_pool_bwd)
 # --------------------------------------------------------------------------- ConvLSTM
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
+class SavedUnroll(NamedTuple):
+    """A ConvLSTM's states and gates (after their sigmoid or tanh), `[T, B, H, W, C]` each."""
+
+    h: Array
+    c: Array
+    i: Array
+    f: Array
+    o: Array
+    g: Array
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
 def convlstm_unroll(
     gates_x: Array,
     kernel_h: Array,
     h0: Array,
     c0: Array,
     is_first: Array,
+    saved: SavedUnroll | None = None,
     dtype: DTypeLike = jnp.float32,
-) -> tuple[Array, tuple[Array, Array]]:
+) -> tuple[Array, tuple[Array, Array], SavedUnroll]:
     """Unrolls a ConvLSTM without peepholes; gates in the order i, f, o, g.
 
     Args:
@@ -368,14 +403,23 @@ def convlstm_unroll(
       kernel_h: `[k, k, C, 4C]`.
       h0, c0: `[B, H, W, C]`, the carry before row 0.
       is_first: `[T, B]` bool; where set, the carry is zeroed before that row.
+      saved: by earlier calls with the same arguments, row by row or at once, if there were any:
+        nothing is then computed again.
       dtype: of the matrix products' inputs.
 
-    Returns: h `[T, B, H, W, C]` and the last (h, c).
+    Returns: h `[T, B, H, W, C]`, the last (h, c), and what was saved, through which no gradient
+      flows.
     """
-    return _convlstm_fwd(gates_x, kernel_h, h0, c0, is_first, dtype)[0]
+    saved = _convlstm_rows(gates_x, kernel_h, h0, c0, is_first, dtype) if saved is None else saved
+    return saved.h, (saved.h[-1], saved.c[-1]), saved
 
 
-def _convlstm_fwd(gates_x, kernel_h, h0, c0, is_first, dtype):
+def _convlstm_fwd(gates_x, kernel_h, h0, c0, is_first, saved, dtype):
+    out = convlstm_unroll(gates_x, kernel_h, h0, c0, is_first, saved, dtype)
+    return out, (kernel_h, h0, c0, is_first, out[-1])
+
+
+def _convlstm_rows(gates_x, kernel_h, h0, c0, is_first, dtype) -> SavedUnroll:
     k = kernel_h.shape[0]
     order = _packed_order(kernel_h.shape[2], dtype)
     matrix = _as_matrix(kernel_h[:, :, order]).astype(dtype)
@@ -391,23 +435,27 @@ def _convlstm_fwd(gates_x, kernel_h, h0, c0, is_first, dtype):
         gates = gates + gates_h(h).reshape(gates.shape)
         i, f, o, g = jnp.split(gates, 4, axis=-1)
         i, f, o, g = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jax.nn.sigmoid(o), jnp.tanh(g)
-        c_next = f * c + i * g
-        tanh_c = jnp.tanh(c_next)
-        h_next = o * tanh_c
-        return (h_next, c_next), (h_next, (h, i, f, o, g, c, tanh_c))
+        c = f * c + i * g
+        h = o * jnp.tanh(c)
+        return (h, c), SavedUnroll(h, c, i, f, o, g)
 
-    carry, (h, saved) = lax.scan(step, (h0, c0), (gates_x, is_first))
-    return (h, carry), (saved, kernel_h, is_first)
+    return lax.scan(step, (h0, c0), (gates_x, is_first))[1]
 
 
 def _convlstm_bwd(dtype, residuals, cotangents):
-    (h_before, *saved), kernel_h, is_first = residuals
-    d_h_rows, d_carry = cotangents
+    kernel_h, h0, c0, is_first, saved = residuals
+    d_h_rows, d_carry, _ = cotangents
     t, b, height, width, _ = d_h_rows.shape
+    kept = ~is_first[:, :, None, None, None]
+    h_before, c_before = (
+        jnp.where(kept, jnp.concatenate([first[None], rows[:-1]]), 0.0)
+        for first, rows in ((h0, saved.h), (c0, saved.c))
+    )
 
     def step(carry, inputs):
         d_h, d_c = carry
-        d_h_row, (i, f, o, g, c, tanh_c), first = inputs
+        d_h_row, (_, c_after, i, f, o, g), c, keep = inputs
+        tanh_c = jnp.tanh(c_after)
         d_h = d_h + d_h_row
         d_c = d_c + d_h * o * (1 - tanh_c * tanh_c)
         d_i = d_c * g * i * (1 - i)
@@ -416,15 +464,14 @@ def _convlstm_bwd(dtype, residuals, cotangents):
         d_g = d_c * i * (1 - g * g)
         d_gates = jnp.concatenate([d_i, d_f, d_o, d_g], axis=-1)
         d_h = _conv_input_grad(d_gates, kernel_h, dtype)
-        keep = jnp.where(first, 0.0, 1.0)[:, None, None, None]
         return (d_h * keep, d_c * f * keep), d_gates
 
     (d_h0, d_c0), d_gates = lax.scan(
-        step, d_carry, (d_h_rows, tuple(saved), is_first), reverse=True
+        step, d_carry, (d_h_rows, saved, c_before, kept), reverse=True
     )
     images, d_images = (a.reshape(t * b, height, width, -1) for a in (h_before, d_gates))
     d_kernel = _kernel_grad(images, d_images, kernel_h.shape[0], dtype)
-    return d_gates, d_kernel, d_h0, d_c0, None
+    return d_gates, d_kernel, d_h0, d_c0, None, None
 
 
 convlstm_unroll.defvjp(_convlstm_fwd, _convlstm_bwd)
@@ -434,11 +481,11 @@ convlstm_unroll.defvjp(_convlstm_fwd, _convlstm_bwd)
 
 
 class Kernels(NamedTuple):
-    """The three functions that a network is made of."""
+    """The three functions that a network is made of; see the ones of the same names above."""
 
     conv_same: Callable[..., Array]
-    conv_pool: Callable[..., Array]
-    convlstm_unroll: Callable[..., tuple[Array, tuple[Array, Array]]]
+    conv_pool: Callable[..., tuple[Array, SavedPool | None]]
+    convlstm_unroll: Callable[..., tuple[Array, tuple[Array, Array], SavedUnroll | None]]
 
 
 PLAIN = Kernels(plain_conv_same, plain_conv_pool, plain_convlstm_unroll)

@@ -16,6 +16,7 @@ from maskrl import losses
 from maskrl.agent import Agent
 from maskrl.config import Config
 from maskrl.devices import Devices
+from maskrl.networks import Saved
 from maskrl.types import Params, TimeStep, Trajectory
 
 ADAM_B1, ADAM_B2 = 0.9, 0.999
@@ -102,6 +103,7 @@ def assemble(
     last_state,
     observations: list[chex.Array],
     actions: list[chex.Array],
+    saved: list[Saved],
     timesteps: list[TimeStep],
     last_frame: chex.Array,
 ) -> Trajectory:
@@ -118,4 +120,5 @@ def assemble(
         discount=jnp.stack([t.discount for t in timesteps]),
         is_first=jnp.stack([t.is_first for t in timesteps]),
         initial_carry=initial_carry,
+        saved=jax.tree.map(lambda *rows: jnp.stack(rows), *saved) if jax.tree.leaves(saved) else None,
     )

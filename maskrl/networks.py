@@ -7,6 +7,7 @@ in Actor-Critic-based Deep Reinforcement Learning*, section 3) and of its publis
 
 import dataclasses
 import math
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -34,6 +35,11 @@ class Interventions(flax.struct.PyTreeNode):
     value_map: chex.Array | None = None
 
 
+# What the three layers of the torso and the core saved (`maskrl.kernels`), [T, B, ...]; None for
+# kernels that save nothing.
+Saved = tuple[Any, ...]
+
+
 class NetworkOutput(flax.struct.PyTreeNode):
     """Everything the network computes, `[T, B, ...]`. Absent masks are None."""
 
@@ -47,6 +53,7 @@ class NetworkOutput(flax.struct.PyTreeNode):
     value_features: chex.Array
     torso: chex.Array  # [T, B, 10, 10, 64]
     hidden: chex.Array  # [T, B, 10, 10, 64], the core's output
+    saved: Saved  # for the gradients; see `Network.__call__`
 
 
 def glorot_uniform_conv(gain: float) -> jax.nn.initializers.Initializer:
@@ -119,31 +126,41 @@ class Network(nn.Module):
         carry: Carry,
         is_first: chex.Array,
         interventions: Interventions = Interventions(),  # noqa: B008, it is immutable
+        saved: Saved = (None,) * 4,
     ) -> tuple[NetworkOutput, Carry]:
         """Observations float32 [T, B, 80, 80, 1] -> output `[T, B, ...]`, carry after row T - 1.
 
         Args:
           carry: the state before row 0; reset wherever `is_first`, bool [T, B], says so.
           interventions: what is done to the masks.
+          saved: `NetworkOutput.saved` of the same rows, parameters and carry, if they have been
+            computed before: only the heads are then computed again, and the gradients are the same.
         """
         chex.assert_rank([observation, is_first], [5, 2])
         steps, batch = is_first.shape
 
-        kernels = KERNELS[self.kernels]
+        def images(tree):
+            return jax.tree.map(lambda x: x.reshape(steps * batch, *x.shape[2:]), tree)
 
-        torso = observation.reshape(steps * batch, *observation.shape[2:])
-        for conv in (self.conv1, self.conv2, self.conv3):
-            torso = kernels.conv_pool(torso, conv.kernel, conv.bias)
+        def rows(tree):
+            return jax.tree.map(lambda x: x.reshape(steps, batch, *x.shape[1:]), tree)
+
+        kernels = KERNELS[self.kernels]
+        *saved_torso, saved_core = saved
+
+        torso, kept = images(observation), []
+        for conv, known in zip((self.conv1, self.conv2, self.conv3), saved_torso, strict=True):
+            torso, known = kernels.conv_pool(torso, conv.kernel, conv.bias, images(known))
+            kept.append(rows(known))
         if self.core == "convlstm":
             from_x, from_h = jnp.split(self.gates.kernel, 2, axis=2)
             x_gates = kernels.conv_same(torso, from_x) + self.gates.bias
-            x_gates = x_gates.reshape(steps, batch, *x_gates.shape[1:])
-            hidden, (h, c) = kernels.convlstm_unroll(
-                x_gates, from_h, carry.hidden, carry.cell, is_first
+            hidden, (h, c), saved_core = kernels.convlstm_unroll(
+                rows(x_gates), from_h, carry.hidden, carry.cell, is_first, saved_core
             )
             carry = Carry(hidden=h, cell=c)
         else:
-            hidden = torso.reshape(steps, batch, *torso.shape[1:])
+            hidden = rows(torso)
 
         logits, p = self.policy(hidden, interventions.policy, interventions.policy_map)
         value, v = self.value(hidden, interventions.value, interventions.value_map)
@@ -156,8 +173,9 @@ class Network(nn.Module):
             value_mask_logits=v.mask_logits,
             policy_features=p.features,
             value_features=v.features,
-            torso=torso.reshape(steps, batch, *torso.shape[1:]),
+            torso=rows(torso),
             hidden=hidden,
+            saved=(*kept, saved_core),
         )
         return output, carry
 

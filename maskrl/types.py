@@ -59,3 +59,4 @@ class Trajectory(flax.struct.PyTreeNode):
     discount: chex.Array  # float32 [T + 1, B]
     is_first: chex.Array  # bool [T + 1, B]
     initial_carry: Carry  # [B, ...], before row 0 (and before its reset, if row 0 is a first)
+    saved: Any = None  # `NetworkOutput.saved` of acting [T, B, ...], where there is one

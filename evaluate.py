@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-from maskrl import checkpoint, evaluation, recording, tables
+from maskrl import checkpoint, devices, evaluation, recording, tables
 from maskrl.agent import make_agent
 from maskrl.checkpoint import AgentInfo
 from maskrl.cli import Parser
@@ -229,4 +229,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    devices.use_cores()
     sys.exit(main())

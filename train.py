@@ -129,4 +129,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    devices.use_cores()
     sys.exit(main())

@@ -5,6 +5,8 @@ array of actors `[B, ...]` becomes `[D, B / D, ...]`, parameters are replicated 
 function averages with `Devices.mean`.
 """
 
+import ctypes
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 from maskrl.errors import UserError
 
 _AXIS = "devices"
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 
 
 class Devices:
@@ -54,6 +57,24 @@ class Devices:
         if self.count == 1:
             return jax.tree.map(np.asarray, tree)
         return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
+
+
+def use_cores() -> None:
+    """Makes the most of a CPU; call it before JAX starts.
+
+    One device of JAX's CPU backend leaves cores idle between its matrix products, so every core (up
+    to a power of two, at most 8) becomes a device, unless the user has said how many. And glibc
+    keeps what is freed: an update gives back some 200 MB, and the system would have to clear these
+    pages anew for the next one.
+    """
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if jax.config.jax_num_cpu_devices < 0 and not chosen:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        jax.config.update("jax_num_cpu_devices", 1 << (min(cores, 8).bit_length() - 1))
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_ARENA_MAX, 1)):
+            mallopt(option, value)
 
 
 def most_devices(actors: int) -> int:

@@ -1,7 +1,9 @@
 """Plays whole games with an agent: scores, and recordings."""
 
+import collections
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Literal
 
@@ -75,18 +77,19 @@ def play(
     """
     count = min(episodes, MAX_ENVIRONMENTS)
     share = np.full(count, episodes // count) + (np.arange(count) < episodes % count)
-    choose = _chooser(agent, params, mode, branch, sample, seed)
-    # While the network chooses for one table, the environments of the other are stepped.
-    tables = [
-        _Table(agent, choose, game, ids, share[ids], seed, rgb, max_episode_steps)
-        for ids in np.array_split(np.arange(count), min(count, 2))
-    ]
+    # Every device serves two tables: while it chooses for one, the other's environments step.
+    devices = jax.local_devices()
+    parts = np.array_split(np.arange(count), min(count, 2 * len(devices)))
+    tables = []
+    for ids, device in zip(parts, itertools.cycle(devices), strict=False):
+        choose = _chooser(agent, params, mode, branch, sample, seed, ids[0], device)
+        tables.append(_Table(agent, choose, game, ids, share[ids], seed, rgb, max_episode_steps))
     check_actions(agent, tables[0].envs, game)
 
     with tqdm(
         total=episodes, unit=" games", disable=not progress, miniters=0, mininterval=0.5
     ) as bar:
-        playing, previous = list(tables), None
+        playing, choosing = list(tables), collections.deque()
         while playing:
             for table in list(playing):
                 table.receive()
@@ -94,9 +97,9 @@ def play(
                     playing.remove(table)
                     continue
                 table.choose()
-                if previous is not None:
-                    previous.send()
-                previous = table
+                choosing.append(table)
+                if len(choosing) > len(devices):
+                    choosing.popleft().send()
             if progress:
                 done = [score for table in tables for scores in table.scores for score in scores]
                 rate = sum(table.steps for table in tables) / max(bar.format_dict["elapsed"], 1e-9)
@@ -177,25 +180,32 @@ class _Table:
             self._action = None
 
 
-def _chooser(agent, params, mode, branch, sample, seed):
-    """`(state, timestep) -> (state, action)` for the mode."""
+def _chooser(agent, params, mode, branch, sample, seed, first, device):
+    """`(state, timestep) -> (state, action)` for the environments from `first` on, on a device."""
     if mode == "random":
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng((seed, first))
         actions = agent.network.num_actions
         return lambda state, timestep: (
             state,
             rng.integers(actions, size=len(timestep.reward)),
         )
-    key = jax.random.PRNGKey(seed)
     interventions = interventions_of(mode, branch, agent)
-    step = jax.jit(functools.partial(agent.step, greedy=not sample, interventions=interventions))
-    params = jax.device_put(params)
+    params, key = jax.device_put((params, jax.random.PRNGKey(seed)), device)
 
     def choose(state: ActorState, timestep: TimeStep):
-        state, output = step(params, state, timestep, key)
-        return state, output.action
+        return _choose(
+            agent, params, state, timestep, key, greedy=not sample, interventions=interventions
+        )
 
     return choose
+
+
+@functools.partial(jax.jit, static_argnames="greedy")
+def _choose(agent, params, state, timestep, key, *, greedy, interventions):
+    state, output = agent.step(
+        params, state, timestep, key, greedy=greedy, interventions=interventions
+    )
+    return state, output.action
 
 
 def check_actions(agent: Agent, envs: Environments, game: str) -> None:

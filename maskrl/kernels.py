@@ -466,9 +466,7 @@ def _convlstm_bwd(dtype, residuals, cotangents):
         d_h = _conv_input_grad(d_gates, kernel_h, dtype)
         return (d_h * keep, d_c * f * keep), d_gates
 
-    (d_h0, d_c0), d_gates = lax.scan(
-        step, d_carry, (d_h_rows, saved, c_before, kept), reverse=True
-    )
+    (d_h0, d_c0), d_gates = lax.scan(step, d_carry, (d_h_rows, saved, c_before, kept), reverse=True)
     images, d_images = (a.reshape(t * b, height, width, -1) for a in (h_before, d_gates))
     d_kernel = _kernel_grad(images, d_images, kernel_h.shape[0], dtype)
     return d_gates, d_kernel, d_h0, d_c0, None, None

@@ -5,6 +5,7 @@ newest shared ones, by an optimiser whose statistics are shared (Mnih et al. 201
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import flax.struct
@@ -112,13 +113,18 @@ def assemble(
     The last row is observed here, and the normaliser that this moves is dropped: acting observes
     that row again as the first of the next unroll.
     """
+
+    def stack(rows: list) -> Any:
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+
     _, last_observation = agent.observe(last_state, last_frame)
+    rows = stack(timesteps)
     return Trajectory(
-        observation=jnp.stack([*observations, last_observation]),
-        action=jnp.stack(actions),
-        reward=jnp.stack([t.reward for t in timesteps]),
-        discount=jnp.stack([t.discount for t in timesteps]),
-        is_first=jnp.stack([t.is_first for t in timesteps]),
+        observation=stack([*observations, last_observation]),
+        action=stack(actions),
+        reward=rows.reward,
+        discount=rows.discount,
+        is_first=rows.is_first,
         initial_carry=initial_carry,
-        saved=jax.tree.map(lambda *rows: jnp.stack(rows), *saved) if jax.tree.leaves(saved) else None,
+        saved=stack(saved) if jax.tree.leaves(saved) else None,
     )

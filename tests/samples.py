@@ -79,6 +79,7 @@ def random_collected(agent, rng, steps: int, batch: int) -> tuple:
         last.replace(normaliser=normaliser),
         list(trajectory.observation[:-1]),
         list(trajectory.action),
+        [None] * steps,
         timesteps,
         random_timestep(rng, batch).frame,
     )

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from samples import random_timestep
+from samples import random_timestep, tiny_config
 
 from maskrl import learner, preprocess
 from maskrl.agent import make_agent
@@ -13,9 +13,9 @@ from maskrl.envs import Environments
 
 
 @functools.cache
-def agent_and_params(core="convlstm"):
+def agent_and_params(core="convlstm", precision="float32"):
     """An agent with a policy that has something to say."""
-    agent = make_agent("Breakout", 4, "both", core)
+    agent = make_agent("Breakout", 4, "both", core, precision)
     params = jax.tree.map(np.array, agent.init_params(jax.random.PRNGKey(0)))
     params["policy"]["kernel"] *= 100
     return agent, params
@@ -49,7 +49,10 @@ def noise(steps, batch, resets):
 
 
 def check_unroll(agent, params, timesteps, start, length):
-    """The learner's unroll of the rows from `start` is what acting computed there."""
+    """The learner's unroll of the rows from `start` is what acting computed there.
+
+    Whether the learner computes it again or takes what acting saved; and so are the gradients.
+    """
     batch = len(timesteps[0].reward)
     states, outputs = act(agent, params, agent.init_state(np.arange(batch)), timesteps)
     before = states[start - 1] if start else agent.init_state(np.arange(batch))
@@ -60,22 +63,34 @@ def check_unroll(agent, params, timesteps, start, length):
         states[end - 1],
         [o.observation for o in outputs[start:end]],
         [o.action for o in outputs[start:end]],
+        [jax.tree.map(lambda x: x[0], o.network.saved) for o in outputs[start:end]],
         timesteps[start : end + 1],
         timesteps[end].frame,
     )
-    unrolled = jax.jit(agent.unroll)(params, trajectory)
-    for name in ("logits", "value", "policy_mask", "value_mask", "hidden"):
-        acted = np.stack([getattr(o.network, name)[0] for o in outputs[start : end + 1]])
-        np.testing.assert_allclose(getattr(unrolled, name), acted, atol=1e-4, err_msg=name)
+    again = trajectory.replace(saved=None)
+    for unrolled in (jax.jit(agent.unroll)(params, t) for t in (trajectory, again)):
+        for name in ("logits", "value", "policy_mask", "value_mask", "hidden"):
+            acted = np.stack([getattr(o.network, name)[0] for o in outputs[start : end + 1]])
+            np.testing.assert_allclose(getattr(unrolled, name), acted, atol=1e-4, err_msg=name)
+
+    def loss(params, trajectory):
+        return learner.loss(agent, tiny_config(), params, trajectory)[0]
+
+    gradients = (jax.jit(jax.grad(loss))(params, t) for t in (trajectory, again))
+    for saved, computed in zip(*map(jax.tree.leaves, gradients), strict=True):
+        assert np.abs(computed).max() > 0
+        np.testing.assert_allclose(saved, computed, atol=1e-4 * np.abs(computed).max())
     np.testing.assert_allclose(
         trajectory.observation[-1], outputs[end].observation, atol=1e-5, err_msg="last row"
     )
 
 
-@pytest.mark.parametrize("core", ["convlstm", "none"])
-def test_acting_is_the_learners_unroll(core):
+@pytest.mark.parametrize(
+    ("core", "precision"), [("convlstm", "float32"), ("none", "float32"), ("convlstm", "bfloat16")]
+)
+def test_acting_is_the_learners_unroll(core, precision):
     """Over two unrolls; episodes start inside, in the first and in the last row of an unroll."""
-    agent, params = agent_and_params(core)
+    agent, params = agent_and_params(core, precision)
     timesteps = noise(9, 3, {2: [0], 4: [1], 8: [2, 0]})
     check_unroll(agent, params, timesteps, 0, 4)
     check_unroll(agent, params, timesteps, 4, 4)
@@ -123,6 +138,7 @@ def test_bootstrap_row_advances_nothing():
         states[-1],
         [o.observation for o in outputs],
         [o.action for o in outputs],
+        [jax.tree.map(lambda x: x[0], o.network.saved) for o in outputs],
         timesteps,
         timesteps[4].frame,
     )

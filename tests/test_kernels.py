@@ -63,7 +63,13 @@ def test_conv_same(dtype, n, h, w, ci, co, k):
 )
 def test_conv_pool(n, h, w, ci, co, k):
     args = normal(n, h, w, ci), normal(k, k, ci, co, seed=1), normal(co, seed=2)
-    compare(kernels.plain_conv_pool, kernels.conv_pool, args, (0, 1, 2), TOLERANCE["float32"])
+    compare(
+        lambda *a: kernels.plain_conv_pool(*a)[0],
+        lambda *a: kernels.conv_pool(*a)[0],
+        args,
+        (0, 1, 2),
+        TOLERANCE["float32"],
+    )
 
 
 @pytest.mark.parametrize(("ci", "k"), [(1, 5), (4, 3)])
@@ -76,11 +82,11 @@ def test_conv_pool_bfloat16_on_exact_numbers(ci, k):
 
     def scalar(f):
         def g(*args):
-            return f(*args).sum()
+            return f(*args)[0].sum()
 
         return g
 
-    quick = scalar(lambda *a: kernels.conv_pool(*a, jnp.bfloat16))
+    quick = scalar(lambda *a: kernels.conv_pool(*a, None, jnp.bfloat16))
     exact = scalar(kernels.conv_pool)
     got = jax.value_and_grad(quick, (0, 1, 2))(x, kernel, bias)
     assert_close(got, jax.value_and_grad(exact, (0, 1, 2))(x, kernel, bias), 1e-5)
@@ -91,14 +97,16 @@ def test_first_of_equal_maxima_receives_the_gradient(dtype):
     # A kernel that copies: the output is the pooled input.
     kernel = jnp.zeros((3, 3, 2, 2)).at[1, 1].set(jnp.eye(2))
     window = jnp.asarray([[[1.0, 3.0], [2.0, 3.0]], [[2.0, 1.0], [2.0, 3.0]]])[None]
-    d_x = jax.grad(lambda x: kernels.conv_pool(x, kernel, jnp.zeros(2), dtype).sum())(window)
+    d_x = jax.grad(lambda x: kernels.conv_pool(x, kernel, jnp.zeros(2), None, dtype)[0].sum())(
+        window
+    )
     expected = [[[0.0, 1.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]
     np.testing.assert_array_equal(d_x[0], np.asarray(expected))
 
 
 def test_no_gradient_below_zero():
     x, kernel = normal(2, 4, 4, 2), normal(3, 3, 2, 3)
-    out, vjp = jax.vjp(lambda *a: kernels.conv_pool(*a), x, kernel, jnp.full(3, -1e3))
+    out, vjp = jax.vjp(lambda *a: kernels.conv_pool(*a)[0], x, kernel, jnp.full(3, -1e3))
     assert not out.any()
     assert all(not g.any() for g in vjp(jnp.ones_like(out)))
 
@@ -111,8 +119,8 @@ def test_convlstm_unroll(dtype, t, b, first):
     args += normal(b, 10, 10, c, seed=2), normal(b, 10, 10, c, seed=3)
     is_first = jnp.asarray(np.random.default_rng(4).random((t, b)) < first)
     compare(
-        lambda *a: kernels.plain_convlstm_unroll(*a, is_first),
-        lambda *a: kernels.convlstm_unroll(*a, is_first, jnp.dtype(dtype).type),
+        lambda *a: kernels.plain_convlstm_unroll(*a, is_first)[:2],
+        lambda *a: kernels.convlstm_unroll(*a, is_first, None, jnp.dtype(dtype).type)[:2],
         args,
         (0, 1, 2, 3),
         TOLERANCE[dtype],
@@ -124,9 +132,9 @@ def test_unroll_equals_steps():
     gates, kernel = normal(t, b, 10, 10, 4 * c), 0.2 * normal(3, 3, c, 4 * c, seed=1)
     h = cell = normal(b, 10, 10, c, seed=2)
     is_first = jnp.asarray(np.random.default_rng(4).random((t, b)) < 0.3)
-    rows, carry = kernels.convlstm_unroll(gates, kernel, h, cell, is_first)
+    rows, carry, _ = kernels.convlstm_unroll(gates, kernel, h, cell, is_first)
     for k in range(t):
-        row, (h, cell) = kernels.convlstm_unroll(
+        row, (h, cell), _ = kernels.convlstm_unroll(
             gates[k : k + 1], kernel, h, cell, is_first[k : k + 1]
         )
         np.testing.assert_allclose(row[0], rows[k], atol=1e-5)

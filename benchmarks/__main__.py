@@ -1,17 +1,23 @@
 """How fast each part is, in agent steps per second, beside its floor measured in the same run.
 
-    python -m benchmarks [--game SpaceInvaders] [--groups 5] [--precision float32] [--output F.json]
+    python -m benchmarks [--game SpaceInvaders] [--precision float32] [--output F.json]
+    python -m benchmarks --groups 1 5 --actors-per-group 8 16 --devices 1 2 --output F.json
+    python -m benchmarks --profile FOLDER
 
 The floors are EnvPool alone, and a float32 matrix product of this machine: a frame costs 114 MFLOP
-forward, a trained step 456 (act, then forward and backward). Without an accelerator, network and
-environments share the cores, so the training loop's floor is the sum of both times; with one it is
-the longer of the two. Every number is the median of several rounds, and each round measures every
-part once, so that a change of the machine's speed hits all of them.
+forward and 228 backward. Without an accelerator, network and environments share the cores, so the
+floor of training and of evaluation is the sum of both times; with one it is the longer of the two.
+(In bfloat16 a float32 floor can be passed.) Every number is the median of several rounds, and each
+round measures every part once, so that a change of the machine's speed hits all of them.
+
+Several values of `--groups`, `--actors-per-group` or `--devices` measure the training loop at every
+combination instead, beside EnvPool alone with as many environments as a group has.
 """
 
 import argparse
 import csv
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -22,21 +28,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
-from maskrl import evaluation, learner
+from maskrl import devices, evaluation, learner
 from maskrl.actor import ActorGroup, make_act
 from maskrl.agent import Agent, make_agent
 from maskrl.config import Config
 from maskrl.devices import Devices
 from maskrl.envs import Environments, game_name
-from maskrl.errors import exit_on_user_error
+from maskrl.errors import UserError, exit_on_user_error
 from maskrl.training import Trainer
 
-FORWARD, TRAINED = 114e6, 456e6  # floating-point operations of a frame and of a trained step
+FORWARD, BACKWARD = 114e6, 228e6  # floating-point operations of a frame
 SECONDS = 3.0  # that a part is measured for, in each round
 
 
@@ -49,55 +57,43 @@ def rate(work: Callable[[], int], seconds: float = SECONDS) -> float:
 
 
 class Parts:
-    """The parts to measure; each method returns units per second."""
+    """The parts to measure, for one group of actors; each method returns units per second."""
 
-    def __init__(self, config: Config):
-        self.config = config
+    def __init__(self, config: Config, device_count: int):
+        self.config, self.devices = config, Devices(device_count)
         actors = config.actors_per_group
-        self.devices = Devices(1)
         self.envs = Environments(config.game, actors, 0)
         self.row = self.envs.reset()
         self.agent: Agent = make_agent(
             config.game, self.envs.num_actions, config.mask, config.core, config.precision
         )
-        self.state = learner.init(self.agent, config, jax.random.PRNGKey(0))
-        self.key = jax.random.PRNGKey(1)
-        self.actor_state = self.agent.init_state(np.arange(actors))
+        replicate, split = self.devices.replicate, self.devices.split
+        self.state = replicate(
+            jax.tree.map(np.asarray, learner.init(self.agent, config, jax.random.PRNGKey(0)))
+        )
+        self.key = replicate(np.asarray(jax.random.PRNGKey(1)))
+        self.actor_state = jax.tree.map(np.asarray, self.agent.init_state(np.arange(actors)))
         self.act = make_act(self.agent, self.devices)
         self.update = learner.make_update(self.agent, config, self.devices)
-        self.observe = jax.jit(self.agent.observe)
-        self.product = jax.jit(jnp.dot)
-        self.collected = self._collect()
-
-    def _collect(self) -> tuple:
-        """One unroll of real frames."""
-        config = self.config
-        group = ActorGroup(
+        self.group = ActorGroup(
             self.act,
             self.devices,
-            Environments(config.game, config.actors_per_group, 1),
+            Environments(config.game, actors, 1),
             self.state.params,
             0,
-            self.actor_state,
+            split(self.actor_state),
             self.key,
             config.unroll_length,
         )
-        group.receive()
-        while not group.full:
-            group.act()
-            group.receive()
-        return group.collected()
+        self.group.receive()
+        self.collected = self.unroll()
 
-    def matrix_product(self) -> float:
-        """Floating-point operations per second of a float32 product of 1024 x 1024."""
-        size = 1024
-        a = jnp.ones((size, size))
-
-        def work() -> int:
-            self.product(a, a).block_until_ready()
-            return 2 * size**3
-
-        return rate(work, 1.0)
+    def unroll(self) -> tuple:
+        """The group's next unroll of real frames."""
+        while not self.group.full:
+            self.group.act()
+            self.group.receive()
+        return self.group.collected()
 
     def environments(self) -> float:
         """EnvPool alone, all cores, uniform actions; agent steps."""
@@ -111,29 +107,30 @@ class Parts:
         return rate(work)
 
     def preprocessing(self) -> float:
-        """Crop, resize, normalise; frames."""
+        """Crop, resize, normalise, on one device; frames."""
+        observe = jax.jit(self.agent.observe)
+        observe(self.actor_state, self.row.timestep.frame)
 
         def work() -> int:
-            _, observation = self.observe(self.actor_state, self.row.timestep.frame)
+            _, observation = observe(self.actor_state, self.row.timestep.frame)
             observation.block_until_ready()
             return self.envs.num_envs
 
         return rate(work, 1.0)
 
     def acting(self) -> float:
-        """`Agent.step` of one group; agent steps."""
+        """`Agent.step` of the group; agent steps."""
+        state, timestep = self.devices.split((self.actor_state, self.row.timestep))
 
         def work() -> int:
-            self.actor_state, action, _ = self.act(
-                self.state.params, self.actor_state, self.row.timestep, self.key
-            )
+            _, action, *_ = self.act(self.state.params, state, timestep, self.key)
             action.block_until_ready()
             return self.envs.num_envs
 
         return rate(work)
 
     def updating(self) -> float:
-        """The update by one group's unroll; agent steps."""
+        """The update by the group's unroll; agent steps."""
 
         def work() -> int:
             state, _ = self.update(self.state, self.state.params, *self.collected)
@@ -143,15 +140,37 @@ class Parts:
         return rate(work)
 
     def evaluation(self) -> float:
-        """Whole games as `evaluate.py` plays them, cut at 200 steps; agent steps."""
+        """100 whole games of a fresh agent, start and end included; agent steps."""
+        params = self.devices.first(self.state.params)
         start = time.perf_counter()
-        games = evaluation.play(
-            self.agent, self.state.params, self.config.game, 100, max_episode_steps=200
-        )
+        games = evaluation.play(self.agent, params, self.config.game, 100, sample=True)
         return games.lengths.sum() / (time.perf_counter() - start)
 
+    def profile(self, folder: pathlib.Path) -> None:
+        """Traces one unroll and one update, compiled before."""
+        self.update(self.state, self.state.params, *self.unroll())
+        with jax.profiler.trace(str(folder), create_perfetto_trace=True):
+            with jax.profiler.TraceAnnotation("unroll"):
+                collected = jax.block_until_ready(self.unroll())
+            with jax.profiler.TraceAnnotation("update"):
+                jax.block_until_ready(self.update(self.state, self.state.params, *collected))
 
-def training(config: Config, expected: float) -> list[float]:
+
+def matrix_product() -> float:
+    """Floating-point operations per second of a float32 product of 1024 x 1024, on one device."""
+    size = 1024
+    a = jnp.ones((size, size))
+    product = jax.jit(jnp.dot)
+    product(a, a)
+
+    def work() -> int:
+        product(a, a).block_until_ready()
+        return 2 * size**3
+
+    return rate(work, 1.0)
+
+
+def training(config: Config, device_count: int, expected: float) -> list[float]:
     """Agent steps per second of the whole loop, in stretches of `SECONDS` after the start.
 
     Args:
@@ -162,7 +181,7 @@ def training(config: Config, expected: float) -> list[float]:
         Trainer(
             dataclasses.replace(config, steps=steps),
             pathlib.Path(folder),
-            device_count=1,
+            device_count=device_count,
             resume=False,
             evaluate=lambda agent, params: np.zeros(1),
             log_seconds=SECONDS,
@@ -174,77 +193,149 @@ def training(config: Config, expected: float) -> list[float]:
     return warm[:-1] or warm  # the last stretch is cut short
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
-    parser.add_argument("--game", default="SpaceInvaders")
-    parser.add_argument("--groups", type=int, default=Config.groups)
-    parser.add_argument("--actors-per-group", type=int, default=Config.actors_per_group)
-    parser.add_argument("--precision", default=Config.precision)
-    parser.add_argument("--rounds", type=int, default=3, help="the median of so many [3]")
-    parser.add_argument("--output", type=pathlib.Path, help="JSON file")
-    args = parser.parse_args(argv)
-    with exit_on_user_error("benchmarks"):
-        config = Config(
-            game=game_name(args.game),
-            groups=args.groups,
-            actors_per_group=args.actors_per_group,
-            precision=args.precision,
-        )
-        parts = Parts(config)
-        names = (
-            *("matrix_product", "environments", "preprocessing", "acting", "updating"),
-            "evaluation",
-        )
-        samples: dict[str, list[float]] = {name: [] for name in names}
-        for n in range(args.rounds + 1):
-            for name in names:
-                value = getattr(parts, name)()
-                if n:  # the first round compiles
-                    samples[name].append(value)
-        unhurried = 1 / sum(
-            1 / statistics.median(samples[n]) for n in ("environments", "acting", "updating")
-        )
-        samples["training"] = training(config, unhurried)
-
-    median = {name: statistics.median(values) for name, values in samples.items()}
+def floors(median: dict[str, float]) -> dict[str, float]:
+    """The floor of every part that has one; see the head of this file."""
     flops, env = median["matrix_product"], median["environments"]
-    shared = jax.default_backend() == "cpu"
 
     def with_environments(network: float) -> float:
-        return 1 / (1 / network + 1 / env) if shared else min(network, env)
+        if jax.default_backend() == "cpu":
+            return 1 / (1 / network + 1 / env)
+        return min(network, env)
 
-    floors = {
-        "environments": env,
-        "preprocessing": None,
+    return {
         "acting": flops / FORWARD,
-        "updating": flops / (TRAINED - FORWARD),
-        "training": with_environments(flops / TRAINED),
+        "updating": flops / BACKWARD,
+        "training": with_environments(flops / (FORWARD + BACKWARD)),
         "evaluation": with_environments(flops / FORWARD),
     }
+
+
+def measure_parts(config: Config, device_count: int, rounds: int) -> dict[str, Any]:
+    """Every part and its floor, printed as a table; all samples."""
+    parts = Parts(config, device_count)
+    names = ("environments", "preprocessing", "acting", "updating", "evaluation")
+    work = {name: getattr(parts, name) for name in names} | {"matrix_product": matrix_product}
+    samples: dict[str, list[float]] = {name: [] for name in work}
+    for n in tqdm(range(rounds + 1), unit=" rounds"):
+        for name, part in work.items():
+            value = part()
+            if n:  # the first round compiles
+                samples[name].append(value)
+    median = {name: statistics.median(values) for name, values in samples.items()}
+    unhurried = 1 / sum(1 / median[name] for name in ("environments", "acting", "updating"))
+    samples["training"] = training(config, device_count, unhurried)
+    median["training"] = statistics.median(samples["training"])
+
+    floor = floors(median)
     print(f"{'':16}{'steps/s':>12}{'floor':>12}{'ratio':>8}")
-    for name, floor in floors.items():
+    for name in (*names, "training"):
         line = f"{name:16}{median[name]:12.0f}"
-        print(line + (f"{floor:12.0f}{median[name] / floor:8.2f}" if floor else ""))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"matrix product {flops / 1e9:.0f} GFLOP/s, peak memory {peak:.1f} GiB")
-    if args.output:
-        report = {
-            "machine": {
-                "processor": platform.processor() or platform.machine(),
-                "cores": os.cpu_count(),
-                "devices": [str(d) for d in jax.devices()],
-            },
-            "versions": {"python": platform.python_version(), "jax": jax.__version__},
-            "settings": vars(args) | {"output": str(args.output)},
-            "samples": samples,
-            "median": median,
-            "floors": floors,
-            "peak_memory_gib": peak,
-        }
-        args.output.write_text(json.dumps(report, indent=2) + "\n")
+        if name in floor:
+            line += f"{floor[name]:12.0f}{median[name] / floor[name]:8.2f}"
+        print(line)
+    print(f"matrix product {median['matrix_product'] / 1e9:.0f} GFLOP/s")
+    return {"samples": samples, "median": median, "floors": floor}
+
+
+def measure_sweep(configs: list[tuple[Config, int]]) -> list[dict[str, Any]]:
+    """The training loop at every (settings, devices), printed as a table."""
+    rows, expected = [], 500.0
+    for config, count in configs:
+        environments = Parts(config, count).environments()
+        samples = training(config, count, expected)
+        expected = statistics.median(samples)
+        rows.append(
+            {
+                "groups": config.groups,
+                "actors_per_group": config.actors_per_group,
+                "devices": count,
+                "training": expected,
+                "environments": environments,
+                "samples": samples,
+            }
+        )
+    print(f"{'groups':>8}{'actors':>8}{'devices':>8}{'steps/s':>10}{'EnvPool':>10}{'ratio':>8}")
+    for row in rows:
+        ratio = row["training"] / row["environments"]
+        print(
+            f"{row['groups']:8}{row['actors_per_group']:8}{row['devices']:8}"
+            f"{row['training']:10.0f}{row['environments']:10.0f}{ratio:8.2f}"
+        )
+    return rows
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        processor = names[0].split(":")[1].strip() if names else processor
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "devices": [d.device_kind for d in jax.local_devices()],
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--game", default="SpaceInvaders")
+    add("--groups", type=int, nargs="+", default=[Config.groups])
+    add("--actors-per-group", type=int, nargs="+", help="[as train.py takes them]")
+    add("--devices", type=int, nargs="+", help="local devices that share the actors [all]")
+    add("--precision", default=Config.precision)
+    add("--rounds", type=int, default=3, help="the median of so many [3]")
+    add("--profile", type=pathlib.Path, help="trace an unroll and an update into this folder")
+    add("--output", type=pathlib.Path, help="JSON file")
+    args = parser.parse_args(argv)
+    with exit_on_user_error("benchmarks"):
+        actors = args.actors_per_group or [devices.fit_actors(Config.actors_per_group, False)]
+        counts = args.devices or [jax.local_device_count()]
+        settings = [
+            (
+                Config(
+                    game=game_name(args.game),
+                    groups=g,
+                    actors_per_group=a,
+                    precision=args.precision,
+                ),
+                d,
+            )
+            for g, a, d in itertools.product(args.groups, actors, counts)
+        ]
+        for config, count in settings:
+            if count > jax.local_device_count() or config.actors_per_group % count:
+                raise UserError(
+                    f"{config.actors_per_group} actors do not divide over {count} of "
+                    f"{jax.local_device_count()} devices"
+                )
+        if args.profile:
+            Parts(*settings[0]).profile(args.profile)
+            print(
+                f"tensorboard --logdir {args.profile}, or ui.perfetto.dev: perfetto_trace.json.gz"
+            )
+            return 0
+        if len(settings) > 1:
+            results = {"sweep": measure_sweep(settings)}
+        else:
+            results = measure_parts(*settings[0], args.rounds)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"peak memory {peak:.1f} GiB")
+        if args.output:
+            report = {"machine": machine(), "command": sys.argv[1:], "peak_memory_gib": peak}
+            args.output.write_text(json.dumps(report | results, indent=2) + "\n")
     return 0
 
 
 if __name__ == "__main__":
+    devices.use_cores()
     sys.exit(main())

@@ -5,7 +5,6 @@ observations `step` has already made.
 """
 
 import functools
-from typing import Any
 
 import chex
 import flax.struct
@@ -16,9 +15,11 @@ from maskrl import preprocess
 from maskrl.networks import (
     CORE_CHANNELS,
     MASK_CELLS,
+    NOTHING_SAVED,
     Interventions,
     Network,
     NetworkOutput,
+    Saved,
 )
 from maskrl.types import ActorState, Carry, Params, TimeStep, Trajectory
 
@@ -68,10 +69,12 @@ class Agent:
         observation: chex.Array,
         carry: Carry,
         is_first: chex.Array,
-        **options: Any,
+        interventions: Interventions = KEEP,
+        saved: Saved = NOTHING_SAVED,
     ) -> tuple[NetworkOutput, Carry]:
-        """The network on `[T, B, ...]`; see `maskrl.networks.Network`, for the options, too."""
-        return self.network.apply({"params": params}, observation, carry, is_first, **options)
+        """The network on `[T, B, ...]`; see `maskrl.networks.Network`."""
+        inputs = observation, carry, is_first, interventions, saved
+        return self.network.apply({"params": params}, *inputs)
 
     def step(
         self,
@@ -91,11 +94,7 @@ class Agent:
         """
         state, observation = self.observe(state, timestep.frame)
         output, carry = self.apply(
-            params,
-            observation[None],
-            state.carry,
-            timestep.is_first[None],
-            interventions=interventions,
+            params, observation[None], state.carry, timestep.is_first[None], interventions
         )
         logits = output.logits[0]
         if greedy:
@@ -114,11 +113,8 @@ class Agent:
         Where the trajectory holds what acting saved, by the same parameters, only the last row is
         computed; it bootstraps, and no gradient flows through it.
         """
-        rows, first, carry = (
-            trajectory.observation,
-            trajectory.is_first,
-            trajectory.initial_carry,
-        )
+        rows, first = trajectory.observation, trajectory.is_first
+        carry = trajectory.initial_carry
         if trajectory.saved is None:
             return self.apply(params, rows, carry, first)[0]
         output, carry = self.apply(params, rows[:-1], carry, first[:-1], saved=trajectory.saved)

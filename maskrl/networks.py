@@ -38,6 +38,7 @@ class Interventions(flax.struct.PyTreeNode):
 # What the three layers of the torso and the core saved (`maskrl.kernels`), [T, B, ...]; None for
 # kernels that save nothing.
 Saved = tuple[Any, ...]
+NOTHING_SAVED: Saved = (None,) * 4
 
 
 class NetworkOutput(flax.struct.PyTreeNode):
@@ -126,7 +127,7 @@ class Network(nn.Module):
         carry: Carry,
         is_first: chex.Array,
         interventions: Interventions = Interventions(),  # noqa: B008, it is immutable
-        saved: Saved = (None,) * 4,
+        saved: Saved = NOTHING_SAVED,
     ) -> tuple[NetworkOutput, Carry]:
         """Observations float32 [T, B, 80, 80, 1] -> output `[T, B, ...]`, carry after row T - 1.
 

@@ -99,14 +99,15 @@ class ActorGroup:
     def collected(self) -> tuple:
         """The finished unroll, as `learner.assemble` takes it; the next one begins."""
         frame = self._devices.split(self._row.timestep.frame)
-        timesteps = self._devices.split(self._timesteps)
+        # Three arrays, actors first, reach the devices sooner than three times T + 1.
+        timesteps = jax.tree.map(lambda *rows: np.stack(rows, axis=1), *self._timesteps)
         unroll = (
             self._initial_carry,
             self.state,
             self._observations,
             self._actions,
             self._saved,
-            timesteps,
+            self._devices.split(timesteps),
             frame,
         )
         self._clear()

@@ -4,19 +4,19 @@ XLA's forward convolutions on a CPU run near the speed of its matrix products; t
 not (kernel gradients: a tenth of it; the gradient of a convolution inside `lax.scan`: a hundredth).
 And only matrix products, not convolutions, use a CPU's bfloat16 units (AMX). So this module
 
-* writes a convolution as `patches @ kernel` (bfloat16) and its kernel's gradient as
-  `d_out^T @ patches`, a few images at a time, so that patches stay in a core's cache;
-* moves 2x2 blocks of pixels into channels before a convolution that max-pooling follows: a 3x3
-  convolution and its pooling become one matrix product over 4x4 patches with stride 2, whose
-  columns are the four pixels of a pooling window, then a maximum over these four;
+* writes a kernel's gradient as `d_out^T @ patches`, a few images at a time, so that patches stay in
+  a core's cache;
+* for the gradients of a pooled convolution moves 2x2 blocks of pixels into channels: a 3x3
+  convolution and its pooling are one matrix product over 4x4 patches with stride 2, whose columns
+  are the four pixels of a pooling window, then a maximum over these four;
 * hoists out of the ConvLSTM's recurrence all that does not depend on `h`, in both directions;
 * hands out what the gradients need (`saved`) and takes it back: acting has computed it already, by
   the very parameters at which the learner takes the gradient.
 
-`dtype` is the type of a matrix product's inputs: float32, or bfloat16, which rounds them only;
-sums, pointwise arithmetic, and results are float32. All of it is valid on any backend, but a GPU or
-a TPU has good convolutions of its own: use the plain ones (`plain_*`) there, and wherever gradients
-to the frames (saliency) or of higher order are wanted.
+`dtype` is the type of the inputs of the *gradients'* matrix products: float32, or bfloat16, which
+rounds them only; sums, pointwise arithmetic, results, and everything forward are float32. All of it
+is valid on any backend, but a GPU or a TPU has good convolutions of its own: use the plain ones
+(`plain_*`) there, and wherever gradients to the frames (saliency) or of higher order are wanted.
 """
 
 from collections.abc import Callable, Sequence
@@ -110,10 +110,14 @@ def _patches(x: Array, taps: int, pad: tuple[int, int]) -> Array:
     ]
     # The barrier stores the slices: fused with the concatenation, they cost a branch per element,
     # and three to six times the time.
-    out = jnp.concatenate(lax.optimization_barrier(slices), axis=-1)
-    if x.dtype == jnp.uint32:
-        out = lax.bitcast_convert_type(out, jnp.bfloat16).reshape(out.shape[0], -1)
-    return out
+    return _unpacked(jnp.concatenate(lax.optimization_barrier(slices), axis=-1))
+
+
+def _unpacked(x: Array) -> Array:
+    """The bfloat16 numbers of packed `[N, C/2]`: `[N, C]`; what is not packed stays."""
+    if x.dtype != jnp.uint32:
+        return x
+    return lax.bitcast_convert_type(x, jnp.bfloat16).reshape(x.shape[0], -1)
 
 
 def _transposed(a: Array, dtype: DTypeLike) -> Array:
@@ -166,16 +170,7 @@ def conv_same(x: Array, kernel: Array, dtype: DTypeLike = jnp.float32) -> Array:
     Args: x `[N, H, W, Ci]`; kernel `[k, k, Ci, Co]`; dtype of the matrix products' inputs.
     Returns: `[N, H, W, Co]`, float32.
     """
-    if not _is_bfloat16(dtype):
-        return plain_conv_same(x, kernel)
-    matrix = _as_matrix(kernel[:, :, _packed_order(kernel.shape[2], dtype)]).astype(dtype)
-    (chunks,), total = _chunked([x], x.shape[1] * x.shape[2])
-
-    def product(x):
-        patches = _patches(_pack(x, dtype), kernel.shape[0], (kernel.shape[0] // 2,) * 2)
-        return _matmul(patches, matrix, dtype).reshape(*x.shape[:3], -1)
-
-    return _unchunked(lax.map(product, chunks), total)
+    return plain_conv_same(x, kernel)
 
 
 def _conv_same_fwd(x, kernel, dtype):
@@ -289,7 +284,7 @@ def conv_pool(
       earlier call with the same arguments, if there was one: the output is then not computed again.
     Returns: `[N, H/2, W/2, Co]`, float32; and what was saved, through which no gradient flows.
     """
-    saved = _pooled(x, kernel, bias, dtype) if saved is None else saved
+    saved = _pooled(x, kernel, bias) if saved is None else saved
     return saved.out, saved
 
 
@@ -298,22 +293,13 @@ def _conv_pool_fwd(x, kernel, bias, saved, dtype):
     return (out, saved), (x, kernel, saved.winner)
 
 
-def _pooled(x, kernel, bias, dtype) -> SavedPool:
-    k, _, ci, co = kernel.shape
-    matrix = _as_matrix(_block_kernel(kernel[:, :, _packed_order(ci, dtype)])).astype(dtype)
+def _pooled(x, kernel, bias) -> SavedPool:
     chunks, total = _chunked([x], x.shape[1] * x.shape[2] // 4)
 
     def pooled(chunk):
         (x,) = chunk
-        n, h, w, _ = x.shape
-        if ci == 1 or not _is_bfloat16(dtype):
-            y = lax.optimization_barrier(plain_conv_same(x, kernel))
-            groups = [y[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
-        else:
-            blocks = _blocks(_pack(x, dtype), k // 2)
-            y = _matmul(_patches(blocks, (k + 1) // 2, (0, 0)), matrix, dtype)
-            y = y.reshape(n, h // 2, w // 2, 4 * co)
-            groups = [y[..., g * co : (g + 1) * co] for g in range(4)]
+        y = lax.optimization_barrier(plain_conv_same(x, kernel))
+        groups = [y[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
         top, winner = groups[0], jnp.zeros(groups[0].shape, jnp.int8)
         for g in range(1, 4):
             winner = jnp.where(groups[g] > top, jnp.int8(g), winner)
@@ -338,24 +324,28 @@ def _conv_pool_bwd(dtype, residuals, cotangents):
         x, winner, d_out = chunk
         n, h, w, _ = d_out.shape
         d_kernel, d_bias = sums
+        d_bias = d_bias + jnp.where(winner >= 0, d_out, 0.0).sum((0, 1, 2))
         patches = _patches(_blocks(_pack(x, dtype), pad), t, (0, 0))
         # One column per pixel of the pooling window; all but the winner's are zero.
+        d_groups = jnp.where(winner[..., None, :] == group[:, None], d_out[..., None, :], 0.0)
+        d_groups = _pack(d_groups.reshape(n, h, w, 4 * co), dtype)
+        if ci == 1:
+            # The patches are the narrower ones to transpose.
+            d_groups = _unpacked(d_groups.reshape(n * h * w, -1))
+            return (d_kernel + _matmul(_transposed(patches, dtype), d_groups, dtype), d_bias), ()
         winner_t, d_out_t = (a.reshape(-1, co).T for a in (winner, d_out))
         d_groups_t = jnp.where(winner_t == group[:, None, None], d_out_t, 0.0)
         d_groups_t = d_groups_t.reshape(4 * co, -1).astype(dtype)
         d_kernel = d_kernel + _matmul(d_groups_t, patches, dtype)
-        d_bias = d_bias + jnp.where(winner >= 0, d_out, 0.0).sum((0, 1, 2))
-        if ci == 1:
-            return (d_kernel, d_bias), ()
-        d_groups = jnp.where(winner[..., None, :] == group[:, None], d_out[..., None, :], 0.0)
-        d_groups = _pack(d_groups.reshape(n, h, w, 4 * co), dtype)
         d_blocks = _matmul(_patches(d_groups, t, (t - 1, t - 1)), matrix_t, dtype)
         d_x = _unblocks(d_blocks.reshape(n, h + t - 1, w + t - 1, 4 * ci), pad)
         return (d_kernel, d_bias), d_x
 
-    zeros = jnp.zeros((4 * co, t * t * 4 * ci)), jnp.zeros(co)
+    size = (t * t * 4 * ci, 4 * co)
+    zeros = jnp.zeros(size if ci == 1 else size[::-1]), jnp.zeros(co)
     (d_big, d_bias), d_x = lax.scan(add, zeros, chunks)
-    d_big = d_big.T.reshape(t, t, 4 * ci, 4 * co)
+    d_big = d_big[:, _packed_order(4 * co, dtype, inverse=True)] if ci == 1 else d_big.T
+    d_big = d_big.reshape(t, t, 4 * ci, 4 * co)
     (d_kernel,) = jax.linear_transpose(_block_kernel, kernel)(d_big)
     d_kernel = d_kernel[:, :, _packed_order(ci, dtype, inverse=True)]
     d_x = _first_layer_input_grad(d_out, winner, kernel) if ci == 1 else _unchunked(d_x, total)
@@ -410,7 +400,7 @@ def convlstm_unroll(
     Returns: h `[T, B, H, W, C]`, the last (h, c), and what was saved, through which no gradient
       flows.
     """
-    saved = _convlstm_rows(gates_x, kernel_h, h0, c0, is_first, dtype) if saved is None else saved
+    saved = _convlstm_rows(gates_x, kernel_h, h0, c0, is_first) if saved is None else saved
     return saved.h, (saved.h[-1], saved.c[-1]), saved
 
 
@@ -419,21 +409,11 @@ def _convlstm_fwd(gates_x, kernel_h, h0, c0, is_first, saved, dtype):
     return out, (kernel_h, h0, c0, is_first, out[-1])
 
 
-def _convlstm_rows(gates_x, kernel_h, h0, c0, is_first, dtype) -> SavedUnroll:
-    k = kernel_h.shape[0]
-    order = _packed_order(kernel_h.shape[2], dtype)
-    matrix = _as_matrix(kernel_h[:, :, order]).astype(dtype)
-
-    def gates_h(h):
-        if not _is_bfloat16(dtype):
-            return plain_conv_same(h, kernel_h)
-        return _matmul(_patches(_pack(h, dtype), k, (k // 2,) * 2), matrix, dtype)
-
+def _convlstm_rows(gates_x, kernel_h, h0, c0, is_first) -> SavedUnroll:
     def step(carry, inputs):
         gates, first = inputs
         h, c = (jnp.where(first[:, None, None, None], 0.0, s) for s in carry)
-        gates = gates + gates_h(h).reshape(gates.shape)
-        i, f, o, g = jnp.split(gates, 4, axis=-1)
+        i, f, o, g = jnp.split(gates + plain_conv_same(h, kernel_h), 4, axis=-1)
         i, f, o, g = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jax.nn.sigmoid(o), jnp.tanh(g)
         c = f * c + i * g
         h = o * jnp.tanh(c)

@@ -105,10 +105,12 @@ def assemble(
     observations: list[chex.Array],
     actions: list[chex.Array],
     saved: list[Saved],
-    timesteps: list[TimeStep],
+    timesteps: TimeStep,
     last_frame: chex.Array,
 ) -> Trajectory:
     """Stacks what an actor group collected; runs inside the compiled update.
+
+    Lists are of T rows `[B, ...]`; `timesteps`, without frames, is `[B, T + 1]`.
 
     The last row is observed here, and the normaliser that this moves is dropped: acting observes
     that row again as the first of the next unroll.
@@ -118,7 +120,7 @@ def assemble(
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
 
     _, last_observation = agent.observe(last_state, last_frame)
-    rows = stack(timesteps)
+    rows = jax.tree.map(jnp.transpose, timesteps)
     return Trajectory(
         observation=stack([*observations, last_observation]),
         action=stack(actions),

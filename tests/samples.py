@@ -59,15 +59,12 @@ def random_timestep(rng, batch: int, first: bool = False, rgb: bool = False) -> 
 def random_collected(agent, rng, steps: int, batch: int) -> tuple:
     """An unroll of noise as an actor group collects it, for `learner.assemble`."""
     trajectory = random_trajectory(rng, steps, batch, agent.network.num_actions)
-    timesteps = [
-        TimeStep(
-            frame=None,
-            reward=trajectory.reward[t],
-            discount=trajectory.discount[t],
-            is_first=trajectory.is_first[t],
-        )
-        for t in range(steps + 1)
-    ]
+    timesteps = TimeStep(
+        frame=None,
+        reward=trajectory.reward.T,
+        discount=trajectory.discount.T,
+        is_first=trajectory.is_first.T,
+    )
     last = jax.tree.map(np.asarray, agent.init_state(np.arange(batch)))
     normaliser = Normaliser(
         mean=np.full(batch, 4e-5, np.float32),

@@ -39,6 +39,12 @@ def act(agent, params, state, timesteps):
     return states, outputs
 
 
+def stacked(timesteps):
+    """Actors first, as `learner.assemble` takes them; without frames."""
+    rows = [t.replace(frame=None) for t in timesteps]
+    return jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *rows)
+
+
 def noise(steps, batch, resets):
     """Timesteps of noise, first rows where `resets` {step: actors} says so."""
     rng = np.random.default_rng(0)
@@ -66,7 +72,7 @@ def check_unroll(agent, params, timesteps, start, length):
         [o.observation for o in outputs[start:end]],
         [o.action for o in outputs[start:end]],
         [jax.tree.map(lambda x: x[0], o.network.saved) for o in outputs[start:end]],
-        timesteps[start : end + 1],
+        stacked(timesteps[start : end + 1]),
         timesteps[end].frame,
     )
     again = trajectory.replace(saved=None)
@@ -141,7 +147,7 @@ def test_bootstrap_row_advances_nothing():
         [o.observation for o in outputs],
         [o.action for o in outputs],
         [jax.tree.map(lambda x: x[0], o.network.saved) for o in outputs],
-        timesteps,
+        stacked(timesteps),
         timesteps[4].frame,
     )
     jax.block_until_ready(jax.jit(agent.unroll)(params, trajectory))

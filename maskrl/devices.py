@@ -96,8 +96,8 @@ def last_will(line: str) -> Iterator[None]:
     """Several hosts: if one is lost inside, or this one fails, says `line` and ends the process.
 
     Exit code 3, or the one that jax chooses: it may end the process from C++ where Python can say
-    nothing any more. On one host, and for what all hosts raise alike (`UserError`,
-    `KeyboardInterrupt`), this does nothing.
+    nothing any more. On one host, and for a `KeyboardInterrupt`, on which all hosts have agreed,
+    this does nothing.
     """
     if jax.process_count() == 1:
         yield
@@ -105,10 +105,8 @@ def last_will(line: str) -> Iterator[None]:
     with _testament(line):
         try:
             yield
-        except UserError:
-            raise
         except Exception as error:
-            if isinstance(error, jax.errors.JaxRuntimeError):
+            if isinstance(error, UserError | jax.errors.JaxRuntimeError):
                 print(str(error).partition("\n")[0], file=sys.stderr)
             else:
                 traceback.print_exc()

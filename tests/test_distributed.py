@@ -61,7 +61,7 @@ if joining:
     devices.connect(coordinator, int(processes), int(process))
 assert jax.device_count() == 4
 config = tiny_config(actors_per_group=4)
-agent = make_agent("Breakout", 4, "both", "convlstm")
+agent = make_agent("Breakout", 4, "both", "none")
 shared, snapshot = (agent.init_params(jax.random.PRNGKey(seed)) for seed in (0, 1))
 state = learner.LearnerState(shared, learner.make_optimiser(config).init(shared))
 state, snapshot = jax.tree.map(np.asarray, (state, snapshot))

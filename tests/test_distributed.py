@@ -30,7 +30,7 @@ import jax, numpy as np
 import train
 from maskrl import devices, training
 
-devices.HEARTBEAT_SECONDS = devices.JOIN_SECONDS = 10
+devices.HEARTBEAT_SECONDS = 10
 run = training.Trainer.train
 
 def train_and_keep(self):

@@ -3,6 +3,11 @@
     python train.py --game SpaceInvaders
     python train.py --resume [RUN]
 
+On several hosts, the same command on each:
+
+    python train.py --game SpaceInvaders --coordinator HOST:PORT --processes N --process I
+    python train.py --game SpaceInvaders --distributed      (TPU pod, SLURM: jax finds out)
+
 Writes `runs/<Game>-<mask>-<seed>/`: checkpoints, metrics.csv, TensorBoard events, config.json.
 """
 
@@ -10,7 +15,6 @@ import argparse
 import dataclasses
 import importlib.metadata
 import pathlib
-import signal
 import sys
 from typing import Any
 
@@ -37,6 +41,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="RUN",
         help="go on with this run, or the newest; only --steps may differ",
     )
+    parser.add_argument(
+        "--distributed", action="store_true", help="several hosts, as the cluster says"
+    )
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    parser.add_argument("--processes", type=int, metavar="N", help="one per host")
+    parser.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
     add_config_flags(parser)
     return parser.parse_args(argv)
 
@@ -57,6 +67,7 @@ def new_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Con
             f"--steps {settings.steps} is less than one unroll of all actors: "
             f"at least {settings.unroll_steps}"
         )
+    devices.most_devices(settings.actors_per_group)  # raises before the folder is made
     run = args.run_dir or RUNS / settings.run_name
     if run.exists():
         raise UserError(f"{run} exists: go on with --resume {run}, or name another by --run-dir")
@@ -93,7 +104,12 @@ def main(argv: list[str] | None = None) -> int:
         args = parse(argv)
         names = {field.name for field in dataclasses.fields(config.Config)}
         given = {name: value for name, value in vars(args).items() if name in names}
-        settings, run = (old_run if args.resume else new_run)(args, given)
+        joining = (args.coordinator, args.processes, args.process)
+        if args.distributed or joining != (None, None, None):
+            devices.connect(*joining)
+        settings, run = devices.from_first_host(
+            lambda: (old_run if args.resume else new_run)(args, given)
+        )
 
         def evaluate(agent, params):
             return evaluation.play(
@@ -115,16 +131,18 @@ def main(argv: list[str] | None = None) -> int:
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         versions["maskrl"] = maskrl.__version__
         session = {"command": sys.argv, "versions": versions}
-        config.write(settings, run / checkpoint.CONFIG, session)
-        print(f"{run}: {settings.groups} groups of {settings.actors_per_group} actors")
+        if devices.is_first_host():
+            config.write(settings, run / checkpoint.CONFIG, session)
+            print(f"{run}: {settings.groups} groups of {settings.actors_per_group} actors")
         # A machine that is taken away says SIGTERM: save, as on Ctrl-C.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        devices.on_signals(trainer.stop)
         try:
             trainer.train()
         except KeyboardInterrupt:
             print(f"interrupted and saved; go on with: python train.py --resume {run}")
             return 130
-        print(f"done: python evaluate.py --agent {run}")
+        if devices.is_first_host():
+            print(f"done: python evaluate.py --agent {run}")
     return 0
 
 

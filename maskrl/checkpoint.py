@@ -41,14 +41,29 @@ class AgentInfo:
     score: float | None = None  # mean of the evaluation that chose it
 
 
+def _first_host(name: str) -> ocp.options.MultiprocessingOptions:
+    """Orbax without its barriers: the first host alone has everything, and reads and writes it."""
+    return ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix=name
+    )
+
+
 class Checkpointer:
-    """A run's checkpoints: written in the background, each whole or not at all."""
+    """A run's checkpoints: written in the background, each whole or not at all.
+
+    Of several hosts only the first has one.
+    """
 
     def __init__(self, run: pathlib.Path):
+        folder = (run / CHECKPOINTS).absolute()
+        folder.mkdir(exist_ok=True)
         self._manager = ocp.CheckpointManager(
-            (run / CHECKPOINTS).absolute(),
+            folder,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=2, create=True, enable_async_checkpointing=True
+                max_to_keep=2,
+                create=False,
+                enable_async_checkpointing=True,
+                multiprocessing_options=_first_host("run"),
             ),
         )
 
@@ -143,7 +158,7 @@ def save_agent(folder: pathlib.Path, params: Params, info: AgentInfo) -> None:
         partial.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=_first_host("agent")) as checkpointer:
         checkpointer.save(partial / "params", params)
     (partial / AGENT).write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 import csv
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -13,7 +13,7 @@ COLUMNS = (
     "seconds",  # of training: evaluation and saving are not counted
     "steps_per_second",  # of the interval since the row before
     "games",  # finished since the run began
-    "score_mean",  # of the last 100 games, sampled actions; empty before the first
+    "score_mean",  # of the last 100 games of every host, sampled actions; empty before the first
     "score_max",
     "staleness_mean",  # updates between a gradient's parameters and the ones it moved
     "staleness_max",
@@ -77,3 +77,10 @@ class Logger:
         self._progress.close()
         self._events.close()
         self._file.close()
+
+
+class Silence:
+    """The log of the hosts whose numbers the first one writes."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: None

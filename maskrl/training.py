@@ -11,16 +11,16 @@ import flax.serialization
 import jax
 import numpy as np
 
-from maskrl import checkpoint, learner
+from maskrl import checkpoint, devices, learner
 from maskrl.actor import ActorGroup, make_act
 from maskrl.agent import Agent, make_agent
 from maskrl.config import Config
 from maskrl.devices import Devices
 from maskrl.envs import Environments, environment_seed
-from maskrl.loggers import Logger
+from maskrl.loggers import Logger, Silence
 from maskrl.types import Params
 
-SCORES = 100  # games in the running mean
+SCORES = 100  # games of every host in the running mean
 
 
 @dataclasses.dataclass
@@ -41,7 +41,8 @@ class Trainer:
     Args:
       config: its settings.
       run: its folder, which exists.
-      device_count: local devices to use; must divide `config.actors_per_group`.
+      device_count: of every host's devices to use; all of them together must divide
+        `config.actors_per_group`.
       resume: whether to go on from the newest checkpoint in the folder.
       evaluate: `(agent, params) -> scores`, greedy games of the config's number and length.
       log_seconds: of training between two rows of `metrics.csv`.
@@ -61,7 +62,8 @@ class Trainer:
         self._log_seconds = log_seconds
         self.devices = Devices(device_count)
         self.counters = Counters()
-        self.checkpointer = checkpoint.Checkpointer(run)
+        self._first_host = devices.is_first_host()
+        self.checkpointer = checkpoint.Checkpointer(run) if self._first_host else None
         init_key, self._act_key = jax.random.split(jax.random.PRNGKey(config.seed))
 
         probe = Environments(config.game, 1, 0)
@@ -95,7 +97,7 @@ class Trainer:
                 self._environments(g),
                 replicate(snapshots[g]),
                 int(versions[g]),
-                jax.tree.map(jax.numpy.asarray, split(actor_states[g])),
+                jax.tree.map(jax.numpy.asarray, split(devices.share(actor_states[g]))),
                 replicate(np.asarray(self._act_key)),
                 config.unroll_length,
             )
@@ -103,7 +105,10 @@ class Trainer:
         ]
         self._scores: collections.deque[float] = collections.deque(maxlen=SCORES)
         self._staleness: list[int] = []
+        # Several hosts agree once an unroll only: it is a round trip.
+        self._ticks = 1 if jax.process_count() == 1 else config.unroll_length
         self._metrics: list[dict[str, jax.Array]] = []
+        self._stop = False
 
     @property
     def params(self) -> Params:
@@ -112,18 +117,30 @@ class Trainer:
 
     def train(self) -> None:
         """Trains until `config.steps`; saves at intervals and at the end, even when interrupted."""
-        logger = Logger(self.run, self.counters.agent_steps, self.config.steps)
+        start, steps = self.counters.agent_steps, self.config.steps
+        logger = Logger(self.run, start, steps) if self._first_host else Silence()
         clock = _Clock(self.counters.seconds)
+        will = (
+            "train.py: error: this process or another one of the run has failed; go on with the "
+            f"newest checkpoint, all processes: --resume {self.run}"
+        )
         try:
-            self._loop(logger, clock)
+            with devices.last_will(will):
+                self._loop(logger, clock)
         finally:
-            self.counters.seconds = clock.seconds
-            self.save()
-            for group in self.groups:
-                group.send()
-                group.close()
-            self.checkpointer.close()
+            with devices.last_will(will):
+                self.counters.seconds = clock.seconds
+                self.save()
+                for group in self.groups:
+                    group.send()
+                    group.close()
+                if self._first_host:
+                    self.checkpointer.close()
             logger.close()
+
+    def stop(self) -> None:
+        """Asks for a KeyboardInterrupt at the next tick that all hosts agree on."""
+        self._stop = True
 
     def _loop(self, logger: Logger, clock: "_Clock") -> None:
         config, counters = self.config, self.counters
@@ -146,16 +163,26 @@ class Trainer:
                     previous.send()
                 previous = group
             tick += 1
-            self._count()
+            if tick % self._ticks:
+                continue
+            # The first host's clock, and everybody's steps and signals: all hosts decide alike.
+            log, save, stop = self._count(
+                self._first_host and clock.seconds - logged_at >= self._log_seconds,
+                self._first_host and clock.seconds - saved_at >= config.save_every,
+                self._stop,
+            )
+            if stop:
+                raise KeyboardInterrupt
             logger.advance(counters.agent_steps)
-            if clock.seconds - logged_at >= self._log_seconds:
+            if log:
                 self._log(logger, clock, logged_at, logged_steps)
                 logged_at, logged_steps = clock.seconds, counters.agent_steps
             if evaluating and counters.agent_steps - last_eval >= config.eval_every:
                 last_eval = counters.agent_steps
-                with clock.paused():
-                    self._evaluate_and_keep(logger, clock)
-            if clock.seconds - saved_at >= config.save_every:
+                if self._first_host:
+                    with clock.paused():
+                        self._evaluate_and_keep(logger, clock)
+            if save:
                 counters.seconds = saved_at = clock.seconds
                 with clock.paused():
                     self.save()
@@ -167,18 +194,23 @@ class Trainer:
         """One update by the group's gradient; the group copies the result at once."""
         self._staleness.append(self.counters.updates - group.version)
         self.state, metrics = self._update(self.state, group.params, *group.collected())
+        self.devices.settle(self.state)
         self._metrics.append(metrics)
         self.counters.updates += 1
         if group.unrolls % self.config.sync_every == 0:
             group.sync(self.state.params, self.counters.updates)
 
-    def _count(self) -> None:
-        """Gathers what the groups counted since the last call."""
+    def _count(self, *flags: bool) -> list[bool]:
+        """Gathers what the groups of all hosts counted since the last call, and ors the flags."""
+        steps = sum(group.agent_steps for group in self.groups)
+        scores = [score for group in self.groups for score in group.finished_scores]
+        steps, games, *votes = devices.total([steps, len(scores), *flags]).tolist()
+        self.counters.agent_steps += steps
+        self.counters.games += games
+        self._scores.extend(scores)
         for group in self.groups:
-            self.counters.agent_steps += group.agent_steps
-            self.counters.games += len(group.finished_scores)
-            self._scores.extend(group.finished_scores)
             group.agent_steps, group.finished_scores = 0, []
+        return [vote > 0 for vote in votes]
 
     def _log(self, logger: Logger, clock: "_Clock", since: float, since_steps: int) -> None:
         counters = self.counters
@@ -189,8 +221,12 @@ class Trainer:
             "steps_per_second": (counters.agent_steps - since_steps) / (clock.seconds - since),
             "games": counters.games,
         }
-        if self._scores:
-            row |= {"score_mean": float(np.mean(self._scores)), "score_max": max(self._scores)}
+        scores = np.full(SCORES, np.nan, np.float32)
+        scores[: len(self._scores)] = self._scores
+        scores = devices.gather(scores)
+        scores = scores[~np.isnan(scores)]
+        if len(scores):
+            row |= {"score_mean": float(np.mean(scores)), "score_max": float(np.max(scores))}
         if self._metrics:
             fetched = [self.devices.first(m) for m in self._metrics]
             row |= {k: float(np.mean([m[k] for m in fetched])) for k in fetched[0]}
@@ -235,7 +271,7 @@ class Trainer:
         config = self.config
         return Environments(
             config.game,
-            config.actors_per_group,
+            config.actors_per_group // jax.process_count(),
             environment_seed(config.seed, self.counters.sessions, jax.process_index(), group),
             rgb=config.frames == "rgb",
             max_episode_steps=config.max_episode_steps,
@@ -244,11 +280,16 @@ class Trainer:
     def save(self) -> None:
         """Starts to save everything that going on needs."""
         self._count()
+        # The carries, by far the most of an actor's state, are not saved.
+        actors = [self.devices.merge(group.state.replace(carry=None)) for group in self.groups]
+        actors = devices.gather(actors)
+        if not self._first_host:
+            return
         training = self._training_tree(
             self.devices.first(self.state.optimiser),
             [self.devices.first(group.params) for group in self.groups],
             np.array([group.version for group in self.groups], np.int32),
-            [self.devices.merge(group.state) for group in self.groups],
+            actors,
             self.counters,
         )
         self.checkpointer.save(self.counters.agent_steps, self.params, training, self._info())
@@ -275,7 +316,9 @@ class Trainer:
         like = self._training_tree(
             state.optimiser, snapshots, versions, actor_states, self.counters
         )
-        _, params, saved = self.checkpointer.restore(state.params, like)
+        _, params, saved = devices.from_first_host(
+            lambda: self.checkpointer.restore(state.params, like)
+        )
         types = {f.name: f.type for f in dataclasses.fields(Counters)}
         self.counters = Counters(**{k: types[k](v.item()) for k, v in saved["counters"].items()})
         state = learner.LearnerState(

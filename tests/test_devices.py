@@ -69,7 +69,7 @@ def test_eight_devices_update_like_one():
     ("count", "actors", "fitting"), [(1, 7, 7), (8, 7, 8), (8, 8, 8), (8, 9, 16), (4, 1, 4)]
 )
 def test_unset_actors_are_rounded_up(monkeypatch, count, actors, fitting):
-    monkeypatch.setattr("jax.local_device_count", lambda: count)
+    monkeypatch.setattr("jax.device_count", lambda: count)
     assert devices.fit_actors(actors, explicit=False) == fitting
 
 
@@ -77,7 +77,7 @@ def test_unset_actors_are_rounded_up(monkeypatch, count, actors, fitting):
     ("count", "actors", "says"), [(8, 9, "8 or 16"), (8, 7, "take 8$"), (3, 10, "9 or 12")]
 )
 def test_explicit_actors_must_divide(monkeypatch, count, actors, says):
-    monkeypatch.setattr("jax.local_device_count", lambda: count)
+    monkeypatch.setattr("jax.device_count", lambda: count)
     with pytest.raises(UserError, match=f"{actors} does not divide by {count} devices: .*{says}"):
         devices.fit_actors(actors, explicit=True)
     assert devices.fit_actors(2 * count, explicit=True) == 2 * count

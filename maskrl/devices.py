@@ -38,12 +38,13 @@ HEARTBEAT_SECONDS = 60  # of silence, after which a host counts as lost
 
 
 class Devices:
-    """The devices that a run uses: so many of every host."""
+    """The devices that a run uses: so many of every host, or of this one alone."""
 
-    def __init__(self, count: int | None = None):
+    def __init__(self, count: int | None = None, *, alone: bool = False):
         self.devices = jax.local_devices()[:count]
         self.count = len(self.devices)
-        self._one = self.count * jax.process_count() == 1
+        self._hosts = [jax.process_index()] if alone else range(jax.process_count())
+        self._one = self.count * len(self._hosts) == 1
 
     def compile(self, function: Callable) -> Callable:
         """`jit` on one device, `pmap` on several."""
@@ -51,7 +52,7 @@ class Devices:
             return jax.jit(function)
         everywhere = [
             device
-            for host in range(jax.process_count())
+            for host in self._hosts
             for device in jax.local_devices(process_index=host)[: self.count]
         ]
         return jax.pmap(function, axis_name=_AXIS, devices=everywhere)
@@ -64,7 +65,8 @@ class Devices:
         """Host arrays -> the same on every device."""
         if self._one:
             return jax.device_put(tree, self.devices[0])
-        return jax.tree.map(lambda x: np.broadcast_to(x, (self.count, *np.shape(x))), tree)
+        tree = jax.tree.map(lambda x: np.broadcast_to(x, (self.count, *np.shape(x))), tree)
+        return self.compile(lambda x: x)(tree)
 
     def first(self, tree: Any) -> Any:
         """One device's copy of a replicated tree, as NumPy arrays."""

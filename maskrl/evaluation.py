@@ -1,9 +1,7 @@
 """Plays whole games with an agent: scores, and recordings."""
 
-import collections
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable
 from typing import Literal
 
@@ -12,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from maskrl.agent import Agent, StepOutput
+from maskrl.devices import Devices
 from maskrl.envs import Environments, action_names, environment_seed
 from maskrl.errors import UserError
 from maskrl.networks import Interventions
@@ -20,9 +19,9 @@ from maskrl.types import ActorState, Params, TimeStep
 
 Mode = Literal["normal", "inverse", "random"]
 MAX_ENVIRONMENTS = 100
-# Rows of environments that have played their share are dropped when fewer than this part is left:
-# every size is compiled once, so not at every end of a game.
-KEEP_FRACTION = 0.8
+# Rows of environments that have played their share are dropped when no more than this part is left:
+# every size is compiled once, which takes as long as thousands of steps.
+KEEP_FRACTION = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,19 +76,19 @@ def play(
     """
     count = min(episodes, MAX_ENVIRONMENTS)
     share = np.full(count, episodes // count) + (np.arange(count) < episodes % count)
-    # Every device serves two tables: while it chooses for one, the other's environments step.
-    devices = jax.local_devices()
-    parts = np.array_split(np.arange(count), min(count, 2 * len(devices)))
-    tables = []
-    for ids, device in zip(parts, itertools.cycle(devices), strict=False):
-        choose = _chooser(agent, params, mode, branch, sample, seed, ids[0], device)
-        tables.append(_Table(agent, choose, game, ids, share[ids], seed, rgb, max_episode_steps))
+    devices = Devices(count, alone=True)
+    choose = _chooser(agent, params, devices, mode, branch, sample, seed)
+    # While the network chooses for one table, the environments of the other are stepped.
+    tables = [
+        _Table(agent, devices, choose, game, ids, share[ids], seed, rgb, max_episode_steps)
+        for ids in np.array_split(np.arange(count), min(count // devices.count, 2))
+    ]
     check_actions(agent, tables[0].envs, game)
 
     with tqdm(
         total=episodes, unit=" games", disable=not progress, miniters=0, mininterval=0.5
     ) as bar:
-        playing, choosing = list(tables), collections.deque()
+        playing, previous = list(tables), None
         while playing:
             for table in list(playing):
                 table.receive()
@@ -97,9 +96,9 @@ def play(
                     playing.remove(table)
                     continue
                 table.choose()
-                choosing.append(table)
-                if len(choosing) > len(devices):
-                    choosing.popleft().send()
+                if previous is not None:
+                    previous.send()
+                previous = table
             if progress:
                 done = [score for table in tables for scores in table.scores for score in scores]
                 rate = sum(table.steps for table in tables) / max(bar.format_dict["elapsed"], 1e-9)
@@ -115,12 +114,14 @@ def play(
 class _Table:
     """Some of an evaluation's environments, each with its share of the games.
 
-    `receive`, then `choose`, then `send`, over and over until `rows` is empty.
+    `receive`, then `choose`, then `send`, over and over until `rows` is empty. Rows that have no
+    share, or have played it, are stepped on where the devices need another row; they count nothing.
     """
 
     def __init__(
         self,
         agent: Agent,
+        devices: Devices,
         choose: Callable,
         game: str,
         ids: np.ndarray,
@@ -129,18 +130,24 @@ class _Table:
         rgb: bool,
         max_episode_steps: int,
     ):
-        first = environment_seed(seed) + int(ids[0])
+        first, size = int(ids[0]), _round_up(len(ids), devices.count)
         self.envs = Environments(
-            game, len(ids), first, rgb=rgb, max_episode_steps=max_episode_steps
+            game,
+            size,
+            environment_seed(seed) + first,
+            rgb=rgb,
+            max_episode_steps=max_episode_steps,
         )
-        self._choose, self._share = choose, share
-        self._state = agent.init_state(ids)
-        self._score, self._length = np.zeros(len(ids)), np.zeros(len(ids), np.int64)
+        self._devices, self._choose = devices, choose
+        self._share = np.pad(share, (0, size - len(ids)))
+        state = agent.init_state(np.arange(first, first + size))
+        self._state = devices.split(jax.tree.map(np.asarray, state))
+        self._score, self._length = np.zeros(size), np.zeros(size, np.int64)
         self._timestep: TimeStep | None = None
         self._action: jax.Array | None = None
-        self.rows = np.arange(len(ids))  # the environments that are still stepped
-        self.scores: list[list[float]] = [[] for _ in ids]
-        self.lengths: list[list[int]] = [[] for _ in ids]
+        self.rows = np.arange(size)  # the environments that are still stepped
+        self.scores: list[list[float]] = [[] for _ in range(size)]
+        self.lengths: list[list[int]] = [[] for _ in range(size)]
         self.steps = 0
 
     def receive(self) -> None:
@@ -164,10 +171,13 @@ class _Table:
         if not active.any():
             self.envs.close()
             self.rows = self.rows[:0]
-        elif np.mean(active) < KEEP_FRACTION:
-            self.rows, self._state, self._timestep = jax.tree.map(
-                lambda x: x[active], (self.rows, self._state, self._timestep)
+        elif np.mean(active) <= KEEP_FRACTION:
+            size = _round_up(int(np.sum(active)), self._devices.count)
+            kept = np.sort(np.argsort(~active, kind="stable")[:size])
+            self.rows, state, self._timestep = jax.tree.map(
+                lambda x: x[kept], (self.rows, self._devices.merge(self._state), self._timestep)
             )
+            self._state = self._devices.split(state)
 
     def choose(self) -> None:
         """Dispatches the choice of the next actions."""
@@ -176,36 +186,38 @@ class _Table:
     def send(self) -> None:
         """Sends the actions that were chosen, if it has not been done."""
         if self._action is not None:
-            self.envs.send(np.asarray(self._action), self.rows)
+            self.envs.send(self._devices.merge(self._action), self.rows)
             self._action = None
 
 
-def _chooser(agent, params, mode, branch, sample, seed, first, device):
-    """`(state, timestep) -> (state, action)` for the environments from `first` on, on a device."""
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _chooser(agent, params, devices, mode, branch, sample, seed):
+    """`(state, timestep) -> (state, action)` for the mode, split over the devices."""
     if mode == "random":
-        rng = np.random.default_rng((seed, first))
+        rng = np.random.default_rng(seed)
         actions = agent.network.num_actions
         return lambda state, timestep: (
             state,
-            rng.integers(actions, size=len(timestep.reward)),
+            devices.split(rng.integers(actions, size=len(timestep.reward))),
         )
     interventions = interventions_of(mode, branch, agent)
-    params, key = jax.device_put((params, jax.random.PRNGKey(seed)), device)
+
+    def step(params, state, timestep, key):
+        state, output = agent.step(
+            params, state, timestep, key, greedy=not sample, interventions=interventions
+        )
+        return state, output.action
+
+    step = devices.compile(step)
+    params, key = devices.replicate((params, np.asarray(jax.random.PRNGKey(seed))))
 
     def choose(state: ActorState, timestep: TimeStep):
-        return _choose(
-            agent, params, state, timestep, key, greedy=not sample, interventions=interventions
-        )
+        return step(params, state, devices.split(timestep), key)
 
     return choose
-
-
-@functools.partial(jax.jit, static_argnames="greedy")
-def _choose(agent, params, state, timestep, key, *, greedy, interventions):
-    state, output = agent.step(
-        params, state, timestep, key, greedy=greedy, interventions=interventions
-    )
-    return state, output.action
 
 
 def check_actions(agent: Agent, envs: Environments, game: str) -> None:

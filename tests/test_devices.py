@@ -91,3 +91,33 @@ def test_explicit_actors_must_divide(monkeypatch, count, actors, says):
 def test_most_devices(monkeypatch, count, actors, used):
     monkeypatch.setattr("jax.local_device_count", lambda: count)
     assert devices.most_devices(actors) == used
+
+
+EVALUATE = """
+import jax
+from maskrl import evaluation
+from maskrl.agent import make_agent
+
+agent = make_agent("Breakout", 4, "both", "convlstm")
+params = agent.init_params(jax.random.PRNGKey(0))
+
+
+def play():
+    return evaluation.play(agent, params, "Breakout", 5, sample=True, max_episode_steps=150)
+
+
+several = play()
+first = jax.local_devices()[:1]
+jax.local_devices = lambda: first
+alone = play()
+print(several.scores.tolist() == alone.scores.tolist())
+print(several.lengths.tolist() == alone.lengths.tolist())
+print(len(set(several.lengths.tolist())))
+"""
+
+
+def test_three_devices_play_the_same_games_as_one():
+    """Five games, sampled, in tables that three devices do not divide."""
+    scores, lengths, different = run_on_devices(3, EVALUATE).split()
+    assert (scores, lengths) == ("True", "True")
+    assert int(different) > 1

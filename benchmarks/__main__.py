@@ -7,7 +7,7 @@
 The floors are EnvPool alone, and a float32 matrix product of this machine: a frame costs 114 MFLOP
 forward and 228 backward. Without an accelerator, network and environments share the cores, so the
 floor of training and of evaluation is the sum of both times; with one it is the longer of the two.
-(In bfloat16 a float32 floor can be passed.) Every number is the median of several rounds, and each
+(The gradients' products in bfloat16 can pass a float32 floor.) Every number is the median of several rounds, and each
 round measures every part once, so that a change of the machine's speed hits all of them.
 
 Several values of `--groups`, `--actors-per-group` or `--devices` measure the training loop at every
@@ -234,7 +234,8 @@ def measure_parts(config: Config, device_count: int, rounds: int) -> dict[str, A
             line += f"{floor[name]:12.0f}{median[name] / floor[name]:8.2f}"
         print(line)
     print(f"matrix product {median['matrix_product'] / 1e9:.0f} GFLOP/s")
-    return {"samples": samples, "median": median, "floors": floor}
+    kernels = parts.agent.network.kernels
+    return {"kernels": kernels, "samples": samples, "median": median, "floors": floor}
 
 
 def measure_sweep(configs: list[tuple[Config, int]]) -> list[dict[str, Any]]:

@@ -47,7 +47,9 @@ class Config:
     )
 
     precision: str = setting(
-        "float32", "of matrix products' inputs, on a CPU", ("float32", "bfloat16")
+        "auto",
+        "of the gradients' matrix products on a CPU; auto: bfloat16 if it has units for it (AMX)",
+        ("auto", "float32", "bfloat16"),
     )
 
     eval_every: int = setting(2_000_000, "agent steps between greedy evaluations; 0: none", low=0)

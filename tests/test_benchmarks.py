@@ -20,7 +20,8 @@ def write_run(folder, scores, **changes):
 
 def test_curves_of_two_runs(tmp_path):
     """Each run's scores at its steps, the original's up to the longer run's end, random play."""
-    runs = [write_run(tmp_path / "a", [1, 2, 3]), write_run(tmp_path / "b", [1, 5])]
+    runs = [write_run(tmp_path / "a", [1, 2, 3], precision="float32")]
+    runs.append(write_run(tmp_path / "b", [1, 5]))
     original = tmp_path / "original.csv"
     original.write_text("game,agent_steps,score\nBreakout,500,7\nPong,600,1\nBreakout,9000,8\n")
     (axes,) = curve.draw(runs, original).axes

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from maskrl import preprocess
-from maskrl.kernels import faster_precision
 from maskrl.networks import (
     CORE_CHANNELS,
     MASK_CELLS,
@@ -131,12 +130,9 @@ def make_agent(
     Args:
       mask: both, policy, value or none.
       core: convlstm or none.
-      precision: of the inputs of the gradients' matrix products on a CPU: float32, bfloat16, or
-        auto, the faster one. An accelerator has good convolutions of its own, and its own default
-        precision.
+      precision: of the inputs of the gradients' matrix products on a CPU, float32 or bfloat16. An
+        accelerator has good convolutions of its own, and its own default precision.
     """
-    if precision == "auto":
-        precision = faster_precision()
     network = Network(
         num_actions=num_actions,
         mask_policy=mask in ("both", "policy"),

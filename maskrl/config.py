@@ -47,9 +47,7 @@ class Config:
     )
 
     precision: str = setting(
-        "auto",
-        "of the gradients' matrix products on a CPU; auto: bfloat16 if it has units for it (AMX)",
-        ("auto", "float32", "bfloat16"),
+        "float32", "of the gradients' matrix products, on a CPU", ("float32", "bfloat16")
     )
 
     eval_every: int = setting(2_000_000, "agent steps between greedy evaluations; 0: none", low=0)

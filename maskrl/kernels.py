@@ -19,7 +19,6 @@ is valid on any backend, but a GPU or a TPU has good convolutions of its own: us
 (`plain_*`) there, and wherever gradients to the frames (saliency) or of higher order are wanted.
 """
 
-import pathlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -477,13 +476,6 @@ def fast(dtype: DTypeLike) -> Kernels:
         lambda *args: conv_pool(*args, dtype),
         lambda *args: convlstm_unroll(*args, dtype),
     )
-
-
-def faster_precision() -> str:
-    """bfloat16 where the processor has units for its products (AMX), else float32."""
-    processor = pathlib.Path("/proc/cpuinfo")
-    has_units = processor.exists() and "amx_bf16" in processor.read_text()
-    return "bfloat16" if has_units else "float32"
 
 
 KERNELS = {"plain": PLAIN, "float32": fast(jnp.float32), "bfloat16": fast(jnp.bfloat16)}

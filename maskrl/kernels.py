@@ -294,17 +294,20 @@ def _conv_pool_fwd(x, kernel, bias, saved, dtype):
 
 
 def _pooled(x, kernel, bias) -> SavedPool:
-    y = lax.optimization_barrier(plain_conv_same(x, kernel))
-    n, h, w, co = y.shape
-    # A row of pairs of pixels, side by side in the channels: slices of it are vectorised.
-    pairs = y.reshape(n, h // 2, 2, w // 2, 2 * co)
-    groups = [pairs[:, :, i, :, j * co : (j + 1) * co] for i in (0, 1) for j in (0, 1)]
-    top, winner = groups[0], jnp.zeros(groups[0].shape, jnp.int8)
-    for g in range(1, 4):
-        winner = jnp.where(groups[g] > top, jnp.int8(g), winner)
-        top = jnp.maximum(top, groups[g])
-    out = jax.nn.relu(top + bias)
-    return SavedPool(out, jnp.where(out > 0, winner, jnp.int8(-1)))
+    chunks, total = _chunked([x], x.shape[1] * x.shape[2] // 4)
+
+    def pooled(chunk):
+        (x,) = chunk
+        y = lax.optimization_barrier(plain_conv_same(x, kernel))
+        groups = [y[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        top, winner = groups[0], jnp.zeros(groups[0].shape, jnp.int8)
+        for g in range(1, 4):
+            winner = jnp.where(groups[g] > top, jnp.int8(g), winner)
+            top = jnp.maximum(top, groups[g])
+        out = jax.nn.relu(top + bias)
+        return out, jnp.where(out > 0, winner, jnp.int8(-1))
+
+    return SavedPool(*(_unchunked(a, total) for a in lax.map(pooled, chunks)))
 
 
 def _conv_pool_bwd(dtype, residuals, cotangents):

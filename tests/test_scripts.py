@@ -136,6 +136,9 @@ def test_preset(here, monkeypatch):
         def train(self):
             pass
 
+        def stop(self):
+            pass
+
     monkeypatch.setattr("maskrl.training.Trainer", Trainer)
     assert train.main(["--preset", "paper", "--game", "pong", "--seed", "3"]) == 0
     s = seen[0]

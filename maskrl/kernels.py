@@ -167,7 +167,7 @@ def _unchunked(x: Array, total: int) -> Array:
 def conv_same(x: Array, kernel: Array, dtype: DTypeLike = jnp.float32) -> Array:
     """Same-padded convolution with odd kernel.
 
-    Args: x `[N, H, W, Ci]`; kernel `[k, k, Ci, Co]`; dtype of the matrix products' inputs.
+    Args: x `[N, H, W, Ci]`; kernel `[k, k, Ci, Co]`; dtype of the gradients' products.
     Returns: `[N, H, W, Co]`, float32.
     """
     return plain_conv_same(x, kernel)
@@ -395,7 +395,7 @@ def convlstm_unroll(
       is_first: `[T, B]` bool; where set, the carry is zeroed before that row.
       saved: by earlier calls with the same arguments, row by row or at once, if there were any:
         nothing is then computed again.
-      dtype: of the matrix products' inputs.
+      dtype: of the inputs of the gradients' matrix products.
 
     Returns: h `[T, B, H, W, C]`, the last (h, c), and what was saved, through which no gradient
       flows.
@@ -470,7 +470,7 @@ PLAIN = Kernels(plain_conv_same, plain_conv_pool, plain_convlstm_unroll)
 
 
 def fast(dtype: DTypeLike) -> Kernels:
-    """The hand-written ones, with matrix products of inputs rounded to `dtype`."""
+    """The hand-written ones, with gradients by products of inputs rounded to `dtype`."""
     return Kernels(
         lambda *args: conv_same(*args, dtype),
         lambda *args: conv_pool(*args, dtype),

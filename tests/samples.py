@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 
-from maskrl import config
+from maskrl import config, learner
 from maskrl.config import Config
 from maskrl.training import Trainer
-from maskrl.types import Carry, Normaliser, TimeStep, Trajectory
+from maskrl.types import Carry, Normaliser, Params, TimeStep, Trajectory
 
 # The settings of every test that trains: 4 actors in 2 groups, 3 steps an unroll.
 TINY = {
@@ -80,6 +80,13 @@ def random_collected(agent, rng, steps: int, batch: int) -> tuple:
         timesteps,
         random_timestep(rng, batch).frame,
     )
+
+
+def random_state(agent, config) -> tuple[learner.LearnerState, Params]:
+    """Shared parameters with a fresh optimiser, and a snapshot of other ones; NumPy."""
+    shared, snapshot = (agent.init_params(jax.random.PRNGKey(seed)) for seed in (0, 1))
+    state = learner.LearnerState(shared, learner.make_optimiser(config).init(shared))
+    return jax.tree.map(np.asarray, (state, snapshot))
 
 
 def train_tiny(

@@ -17,14 +17,12 @@ from jax.flatten_util import ravel_pytree
 from maskrl import learner
 from maskrl.agent import make_agent
 from maskrl.devices import Devices
-from samples import random_collected, tiny_config
+from samples import random_collected, random_state, tiny_config
 
 assert jax.local_device_count() == 8
 config = tiny_config(actors_per_group=8)
 agent = make_agent("Breakout", 4, "both", "convlstm")
-shared, snapshot = (agent.init_params(jax.random.PRNGKey(seed)) for seed in (0, 1))
-state = learner.LearnerState(shared, learner.make_optimiser(config).init(shared))
-state, snapshot = jax.tree.map(np.asarray, (state, snapshot))
+state, snapshot = random_state(agent, config)
 collected = random_collected(agent, np.random.default_rng(0), 3, 8)
 
 

@@ -53,7 +53,7 @@ import jax, numpy as np
 from jax.flatten_util import ravel_pytree
 from maskrl import devices, learner
 from maskrl.agent import make_agent
-from samples import random_collected, tiny_config
+from samples import random_collected, random_state, tiny_config
 
 path, *joining = sys.argv[1:]
 if joining:
@@ -62,9 +62,7 @@ if joining:
 assert jax.device_count() == 4
 config = tiny_config(actors_per_group=4)
 agent = make_agent("Breakout", 4, "both", "none")
-shared, snapshot = (agent.init_params(jax.random.PRNGKey(seed)) for seed in (0, 1))
-state = learner.LearnerState(shared, learner.make_optimiser(config).init(shared))
-state, snapshot = jax.tree.map(np.asarray, (state, snapshot))
+state, snapshot = random_state(agent, config)
 
 collected = devices.share(random_collected(agent, np.random.default_rng(0), 3, 4))
 d = devices.Devices()

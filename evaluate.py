@@ -47,6 +47,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--episodes", type=int, help="whole games [100; 1 to explain]")
     add("--sample", action="store_true", help="sample actions instead of the most probable one")
     add("--seed", type=int, default=0, help="of the environments and of sampling [0]")
+    add(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the inputs of matrix products on a CPU [float32]",
+    )
     add("--max-episode-steps", type=int, default=10_000, help="agent steps of a game [10000]")
     add("--frames", help="to explain: the figures' frames, e.g. 100,250,900-905 [telling ones]")
     add("--absolute", action="store_true", help="to explain: draw masks from 0 to 1, unstretched")
@@ -91,7 +97,8 @@ def find_agent(args: argparse.Namespace):
             f"no agent{f' for {game}' if game else ''}: train one (python train.py --game "
             f"{game or 'Breakout'}), or name one by --agent"
         )
-    agent, params, info = checkpoint.load_agent(folder)
+    _, params, info = checkpoint.load_agent(folder)
+    agent = make_agent(info.game, info.num_actions, info.mask, info.core, args.precision)
     if game and info.game != game:
         raise UserError(f"the agent in {folder} plays {info.game}, not {game}")
     print(f"agent: {folder} ({info.game}, mask {info.mask}, {info.agent_steps} steps)")

@@ -68,7 +68,7 @@ class Parts:
         self.agent: Agent = make_agent(
             config.game, self.envs.num_actions, config.mask, config.core, config.precision
         )
-        replicate, split = self.devices.replicate, self.devices.split
+        replicate = self.devices.replicate
         self.state = replicate(
             jax.tree.map(np.asarray, learner.init(self.agent, config, jax.random.PRNGKey(0)))
         )
@@ -82,7 +82,7 @@ class Parts:
             Environments(config.game, actors, 1),
             self.state.params,
             0,
-            split(self.actor_state),
+            self.devices.put(self.actor_state),
             self.key,
             config.unroll_length,
         )
@@ -121,7 +121,8 @@ class Parts:
 
     def acting(self) -> float:
         """`Agent.step` of the group; agent steps."""
-        state, timestep = self.devices.split((self.actor_state, self.row.timestep))
+        state = self.devices.put(self.actor_state)
+        timestep = self.devices.split(self.row.timestep)
 
         def work() -> int:
             _, action, *_ = self.act(self.state.params, state, timestep, self.key)

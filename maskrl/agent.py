@@ -130,8 +130,8 @@ def make_agent(
     Args:
       mask: both, policy, value or none.
       core: convlstm or none.
-      precision: of the inputs of the gradients' matrix products on a CPU, float32 or bfloat16. An
-        accelerator has good convolutions of its own, and its own default precision.
+      precision: of the inputs of matrix products on a CPU, float32 or bfloat16. An accelerator has
+        good convolutions of its own, and its own default precision.
     """
     network = Network(
         num_actions=num_actions,

@@ -47,7 +47,7 @@ class Config:
     )
 
     precision: str = setting(
-        "float32", "of the gradients' matrix products, on a CPU", ("float32", "bfloat16")
+        "float32", "of the inputs of matrix products, on a CPU", ("float32", "bfloat16")
     )
 
     eval_every: int = setting(2_000_000, "agent steps between greedy evaluations; 0: none", low=0)

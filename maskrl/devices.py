@@ -78,6 +78,15 @@ class Devices:
             return tree
         return jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), tree)
 
+    def put(self, tree: Any) -> Any:
+        """As `split`, and onto the devices: what compiled functions return, and take back.
+
+        From host arrays first and from their own results later, they would be compiled twice.
+        """
+        if self._one:
+            return jax.device_put(tree, self.devices[0])
+        return self.compile(lambda x: x)(self.split(tree))
+
     def merge(self, tree: Any) -> Any:
         """The inverse of `split`, as NumPy arrays."""
         if self._one:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -19,9 +20,7 @@ from maskrl.types import ActorState, Params, TimeStep
 
 Mode = Literal["normal", "inverse", "random"]
 MAX_ENVIRONMENTS = 100
-# Rows of environments that have played their share are dropped when no more than this part is left:
-# every size is compiled once, which takes as long as thousands of steps.
-KEEP_FRACTION = 0.5
+CPU_ROWS = 5  # that a core's network takes at once; more are no faster
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +113,7 @@ def play(
 class _Table:
     """Some of an evaluation's environments, each with its share of the games.
 
-    `receive`, then `choose`, then `send`, over and over until `rows` is empty. Rows that have no
-    share, or have played it, are stepped on where the devices need another row; they count nothing.
+    `receive`, then `choose`, then `send`, over and over until `rows` is empty.
     """
 
     def __init__(
@@ -141,11 +139,11 @@ class _Table:
         self._devices, self._choose = devices, choose
         self._share = np.pad(share, (0, size - len(ids)))
         state = agent.init_state(np.arange(first, first + size))
-        self._state = devices.split(jax.tree.map(np.asarray, state))
+        self._state = devices.put(jax.tree.map(np.asarray, state))
         self._score, self._length = np.zeros(size), np.zeros(size, np.int64)
         self._timestep: TimeStep | None = None
         self._action: jax.Array | None = None
-        self.rows = np.arange(size)  # the environments that are still stepped
+        self.rows = np.flatnonzero(self._share)  # the environments that still play
         self.scores: list[list[float]] = [[] for _ in range(size)]
         self.lengths: list[list[int]] = [[] for _ in range(size)]
         self.steps = 0
@@ -154,39 +152,36 @@ class _Table:
         """Waits for the environments, counts, and drops those that have played their share."""
         if self._timestep is None:
             row = self.envs.reset()
-        else:
-            self.send()
-            row = self.envs.recv()
+            self._timestep = row.timestep
+            return
+        self.send()
+        row = self.envs.recv()
         counted = ~row.timestep.is_first
         self._score[self.rows] += row.timestep.reward
         self._length[self.rows] += counted
         self.steps += int(np.sum(counted))
         for i in self.rows[row.game_over]:
-            if len(self.scores[i]) < self._share[i]:
-                self.scores[i].append(float(self._score[i]))
-                self.lengths[i].append(int(self._length[i]))
+            self.scores[i].append(float(self._score[i]))
+            self.lengths[i].append(int(self._length[i]))
             self._score[i] = self._length[i] = 0
-        self._timestep = row.timestep
-        active = np.array([len(self.scores[i]) < self._share[i] for i in self.rows])
-        if not active.any():
+        leaves = map(jax.tree.leaves, (self._timestep, row.timestep))
+        for every, stepped in zip(*leaves, strict=True):
+            every[self.rows] = stepped
+        left = [len(self.scores[i]) < self._share[i] for i in self.rows]
+        self.rows = self.rows[left]
+        if not len(self.rows):
             self.envs.close()
-            self.rows = self.rows[:0]
-        elif np.mean(active) <= KEEP_FRACTION:
-            size = _round_up(int(np.sum(active)), self._devices.count)
-            kept = np.sort(np.argsort(~active, kind="stable")[:size])
-            self.rows, state, self._timestep = jax.tree.map(
-                lambda x: x[kept], (self.rows, self._devices.merge(self._state), self._timestep)
-            )
-            self._state = self._devices.split(state)
 
     def choose(self) -> None:
         """Dispatches the choice of the next actions."""
-        self._state, self._action = self._choose(self._state, self._timestep)
+        playing = np.zeros(len(self._share), bool)
+        playing[self.rows] = True
+        self._state, self._action = self._choose(self._state, self._timestep, playing)
 
     def send(self) -> None:
         """Sends the actions that were chosen, if it has not been done."""
         if self._action is not None:
-            self.envs.send(self._devices.merge(self._action), self.rows)
+            self.envs.send(self._devices.merge(self._action)[self.rows], self.rows)
             self._action = None
 
 
@@ -195,27 +190,44 @@ def _round_up(number: int, multiple: int) -> int:
 
 
 def _chooser(agent, params, devices, mode, branch, sample, seed):
-    """`(state, timestep) -> (state, action)` for the mode, split over the devices."""
+    """`(state, timestep, playing) -> (state, action)` for the mode, split over the devices.
+
+    Only the rows that are `playing`, bool [B], count; the others' states and actions are arbitrary.
+    """
     if mode == "random":
         rng = np.random.default_rng(seed)
         actions = agent.network.num_actions
-        return lambda state, timestep: (
+        return lambda state, timestep, playing: (
             state,
-            devices.split(rng.integers(actions, size=len(timestep.reward))),
+            devices.split(rng.integers(actions, size=len(playing))),
         )
     interventions = interventions_of(mode, branch, agent)
 
-    def step(params, state, timestep, key):
-        state, output = agent.step(
-            params, state, timestep, key, greedy=not sample, interventions=interventions
-        )
-        return state, output.action
+    def step(params, state, timestep, key, playing):
+        # A CPU takes a few rows at a time, and only those that play: the time of a step goes down
+        # with the number of games, and nothing is compiled anew. An accelerator takes all at once.
+        rows = len(playing)
+        few = min(rows, CPU_ROWS) if jax.default_backend() == "cpu" else rows
+        order = jnp.pad(jnp.argsort(~playing), (0, -rows % few), constant_values=rows)
+
+        def step_few(n, carry):
+            at = jax.lax.dynamic_slice_in_dim(order, n * few, few)
+            some = jax.tree.map(lambda x: x.at[at].get(mode="clip"), (carry[0], timestep))
+            moved, output = agent.step(
+                params, *some, key, greedy=not sample, interventions=interventions
+            )
+            return jax.tree.map(
+                lambda x, y: x.at[at].set(y, mode="drop"), carry, (moved, output.action)
+            )
+
+        passes = (jnp.sum(playing) + few - 1) // few
+        return jax.lax.fori_loop(0, passes, step_few, (state, jnp.zeros(rows, jnp.int32)))
 
     step = devices.compile(step)
     params, key = devices.replicate((params, np.asarray(jax.random.PRNGKey(seed))))
 
-    def choose(state: ActorState, timestep: TimeStep):
-        return step(params, state, devices.split(timestep), key)
+    def choose(state: ActorState, timestep: TimeStep, playing: np.ndarray):
+        return step(params, state, devices.split(timestep), key, devices.split(playing))
 
     return choose
 

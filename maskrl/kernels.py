@@ -13,15 +13,16 @@ And only matrix products, not convolutions, use a CPU's bfloat16 units (AMX). So
 * hands out what the gradients need (`saved`) and takes it back: acting has computed it already, by
   the very parameters at which the learner takes the gradient.
 
-`dtype` is the type of the inputs of the *gradients'* matrix products: float32, or bfloat16, which
-rounds them only; sums, pointwise arithmetic, results, and everything forward are float32. All of it
-is valid on any backend, but a GPU or a TPU has good convolutions of its own: use the plain ones
-(`plain_*`) there, and wherever gradients to the frames (saliency) or of higher order are wanted.
+`dtype` is the type of the inputs of the matrix products: float32, or bfloat16, which rounds them
+only; sums, pointwise arithmetic and results are float32. Forward, the pooled convolutions are XLA's
+own, in float32 whatever the `dtype`: as bfloat16 products they take longer. All of it is valid on
+any backend, but a GPU or a TPU has good convolutions of its own: use the plain ones (`plain_*`)
+there, and wherever gradients to the frames (saliency) or of higher order are wanted.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,7 @@ def plain_convlstm_unroll(
 
 # Images are taken in chunks of about this many output pixels: one chunk's patches and products
 # stay in a core's second-level cache.
-_CHUNK_PIXELS = 1400
+_CHUNK_PIXELS = 700
 
 
 def _is_bfloat16(dtype: DTypeLike) -> bool:
@@ -160,6 +161,14 @@ def _unchunked(x: Array, total: int) -> Array:
     return x.reshape(-1, *x.shape[2:])[:total]
 
 
+def _in_chunks(function: Callable[[Array], Any], x: Array, pixels: int) -> Any:
+    """`function` of x `[N, ...]`, whose results are `[N, ...]`, too."""
+    (chunks,), total = _chunked([x], pixels)
+    if chunks.shape[0] == 1:
+        return function(x)
+    return jax.tree.map(lambda y: _unchunked(y, total), lax.map(function, chunks))
+
+
 # --------------------------------------------------------------------------- same convolution
 
 
@@ -167,10 +176,10 @@ def _unchunked(x: Array, total: int) -> Array:
 def conv_same(x: Array, kernel: Array, dtype: DTypeLike = jnp.float32) -> Array:
     """Same-padded convolution with odd kernel.
 
-    Args: x `[N, H, W, Ci]`; kernel `[k, k, Ci, Co]`; dtype of the gradients' products.
+    Args: x `[N, H, W, Ci]`; kernel `[k, k, Ci, Co]`; dtype of the products' inputs.
     Returns: `[N, H, W, Co]`, float32.
     """
-    return plain_conv_same(x, kernel)
+    return _conv(x, kernel, dtype)
 
 
 def _conv_same_fwd(x, kernel, dtype):
@@ -182,13 +191,25 @@ def _conv_same_bwd(dtype, residuals, d_out):
     return _conv_input_grad(d_out, kernel, dtype), _kernel_grad(x, d_out, kernel.shape[0], dtype)
 
 
+def _conv(x: Array, kernel: Array, dtype: DTypeLike) -> Array:
+    if not _is_bfloat16(dtype):
+        return plain_conv_same(x, kernel)
+    k, _, ci, co = kernel.shape
+    matrix = _as_matrix(kernel[:, :, _packed_order(ci, dtype)])
+
+    def product(x):
+        patches = _patches(_pack(x, dtype), k, (k // 2,) * 2)
+        return _matmul(patches, matrix, dtype).reshape(*x.shape[:3], co)
+
+    return _in_chunks(product, x, x.shape[1] * x.shape[2])
+
+
 def _conv_input_grad(d_out: Array, kernel: Array, dtype: DTypeLike) -> Array:
     """Gradient of a same convolution to its input: `[N, H, W, Co]` -> `[N, H, W, Ci]`."""
     if not _is_bfloat16(dtype):
         return plain_conv_same(d_out, _flipped(kernel))
     k, _, ci, co = kernel.shape
     matrix_t = _transposed(_as_matrix(kernel), dtype)
-    (chunks,), total = _chunked([d_out], d_out.shape[1] * d_out.shape[2])
 
     def scatter(d_out):
         n, h, w, _ = d_out.shape
@@ -202,9 +223,7 @@ def _conv_input_grad(d_out: Array, kernel: Array, dtype: DTypeLike) -> Array:
             for i, j in starts
         )
 
-    if chunks.shape[0] == 1:
-        return scatter(chunks[0])[:total]
-    return _unchunked(lax.map(scatter, chunks), total)
+    return _in_chunks(scatter, d_out, d_out.shape[1] * d_out.shape[2])
 
 
 def _kernel_grad(x: Array, d_out: Array, k: int, dtype: DTypeLike) -> Array:
@@ -294,10 +313,7 @@ def _conv_pool_fwd(x, kernel, bias, saved, dtype):
 
 
 def _pooled(x, kernel, bias) -> SavedPool:
-    chunks, total = _chunked([x], x.shape[1] * x.shape[2] // 4)
-
-    def pooled(chunk):
-        (x,) = chunk
+    def pooled(x):
         y = lax.optimization_barrier(plain_conv_same(x, kernel))
         groups = [y[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
         top, winner = groups[0], jnp.zeros(groups[0].shape, jnp.int8)
@@ -305,9 +321,9 @@ def _pooled(x, kernel, bias) -> SavedPool:
             winner = jnp.where(groups[g] > top, jnp.int8(g), winner)
             top = jnp.maximum(top, groups[g])
         out = jax.nn.relu(top + bias)
-        return out, jnp.where(out > 0, winner, jnp.int8(-1))
+        return SavedPool(out, jnp.where(out > 0, winner, jnp.int8(-1)))
 
-    return SavedPool(*(_unchunked(a, total) for a in lax.map(pooled, chunks)))
+    return _in_chunks(pooled, x, x.shape[1] * x.shape[2] // 4)
 
 
 def _conv_pool_bwd(dtype, residuals, cotangents):
@@ -395,12 +411,13 @@ def convlstm_unroll(
       is_first: `[T, B]` bool; where set, the carry is zeroed before that row.
       saved: by earlier calls with the same arguments, row by row or at once, if there were any:
         nothing is then computed again.
-      dtype: of the inputs of the gradients' matrix products.
+      dtype: of the inputs of the matrix products.
 
     Returns: h `[T, B, H, W, C]`, the last (h, c), and what was saved, through which no gradient
       flows.
     """
-    saved = _convlstm_rows(gates_x, kernel_h, h0, c0, is_first) if saved is None else saved
+    if saved is None:
+        saved = _convlstm_rows(gates_x, kernel_h, h0, c0, is_first, dtype)
     return saved.h, (saved.h[-1], saved.c[-1]), saved
 
 
@@ -409,11 +426,11 @@ def _convlstm_fwd(gates_x, kernel_h, h0, c0, is_first, saved, dtype):
     return out, (kernel_h, h0, c0, is_first, out[-1])
 
 
-def _convlstm_rows(gates_x, kernel_h, h0, c0, is_first) -> SavedUnroll:
+def _convlstm_rows(gates_x, kernel_h, h0, c0, is_first, dtype) -> SavedUnroll:
     def step(carry, inputs):
         gates, first = inputs
         h, c = (jnp.where(first[:, None, None, None], 0.0, s) for s in carry)
-        i, f, o, g = jnp.split(gates + plain_conv_same(h, kernel_h), 4, axis=-1)
+        i, f, o, g = jnp.split(gates + _conv(h, kernel_h, dtype), 4, axis=-1)
         i, f, o, g = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jax.nn.sigmoid(o), jnp.tanh(g)
         c = f * c + i * g
         h = o * jnp.tanh(c)
@@ -470,7 +487,7 @@ PLAIN = Kernels(plain_conv_same, plain_conv_pool, plain_convlstm_unroll)
 
 
 def fast(dtype: DTypeLike) -> Kernels:
-    """The hand-written ones, with gradients by products of inputs rounded to `dtype`."""
+    """The hand-written ones, by products of inputs rounded to `dtype`."""
     return Kernels(
         lambda *args: conv_same(*args, dtype),
         lambda *args: conv_pool(*args, dtype),

@@ -86,7 +86,7 @@ class Trainer:
             )
         self.counters.sessions += 1
 
-        replicate, split = self.devices.replicate, self.devices.split
+        replicate = self.devices.replicate
         self.state = replicate(state)
         act = make_act(self.agent, self.devices)
         self._update = learner.make_update(self.agent, config, self.devices)
@@ -97,7 +97,7 @@ class Trainer:
                 self._environments(g),
                 replicate(snapshots[g]),
                 int(versions[g]),
-                jax.tree.map(jax.numpy.asarray, split(devices.share(actor_states[g]))),
+                self.devices.put(devices.share(actor_states[g])),
                 replicate(np.asarray(self._act_key)),
                 config.unroll_length,
             )

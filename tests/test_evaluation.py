@@ -87,12 +87,19 @@ def test_shares_are_fixed_before_the_start(monkeypatch):
     assert four.scores[[0, 2]].tolist() == two.scores.tolist()
 
 
-def test_who_is_done_and_stepped_on_adds_nothing(monkeypatch):
-    """Nine games in eight environments, none of which is ever dropped: still nine."""
+def test_the_number_of_rows_in_a_pass_changes_nothing(monkeypatch):
+    """Neither do the rows that fill the last pass, nor those that have played their share."""
     monkeypatch.setattr(evaluation, "MAX_ENVIRONMENTS", 8)
-    monkeypatch.setattr(evaluation, "KEEP_FRACTION", 0)
-    agent, _ = agent_and_params()
-    assert len(evaluation.play(agent, None, "Breakout", 9, mode="random", seed=1).scores) == 9
+    agent, params = agent_and_params()
+    play = functools.partial(evaluation.play, agent, params, "Breakout", 11, sample=True, seed=2)
+    games = []
+    for rows in (1, 3, 100):
+        monkeypatch.setattr(evaluation, "CPU_ROWS", rows)
+        games.append(play())
+    assert len(games[0].scores) == 11
+    for other in games[1:]:
+        np.testing.assert_array_equal(games[0].lengths, other.lengths)
+        np.testing.assert_array_equal(games[0].scores, other.scores)
 
 
 def test_lengths_count_agent_steps_of_whole_games():

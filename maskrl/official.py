@@ -11,8 +11,6 @@ Reading a `.dat` needs PyTorch (`pip install 'maskrl[torch]'`) and never runs co
 import pathlib
 import re
 import sys
-import zipfile
-import zlib
 from collections.abc import Mapping
 
 import chex
@@ -26,6 +24,7 @@ from maskrl.cli import Parser
 from maskrl.config import Config
 from maskrl.envs import game_name
 from maskrl.errors import UserError, exit_on_user_error
+from maskrl.recording import read_archive
 from maskrl.types import Carry, Normaliser, Params, Trajectory
 
 TOLERANCE = 1e-4  # absolute for outputs, relative for losses, gradients and the optimiser's step
@@ -233,16 +232,7 @@ def read_train_step(path: pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: no such file, or not such an archive.
     """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            data = {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}") from error
-    except (
-        *(OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error),
-        TypeError,  # an .npy file
-    ) as error:
-        raise UserError(f"{path} is not a whole .npz archive") from error
+    data = read_archive(path)
     needed = "game frames pixels obs normaliser0 h0 c0 h logits values actions rewards entropy"
     missing = [name for name in needed.split() if name not in data]
     if missing:

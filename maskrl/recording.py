@@ -129,27 +129,40 @@ def read(path: str | pathlib.Path) -> Recording:
       UserError: no such file, not a recording, another version, cut off, or without frames.
     """
     path = pathlib.Path(path)
+    archive = read_archive(path)
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            header = json.loads(str(archive["header"]))
-            if not isinstance(header, dict) or header.get("version") != VERSION:
-                raise UserError(
-                    f"{path} is a recording of another version, or none; this program reads "
-                    f"version {VERSION}: record it again"
-                )
-            arrays = {name: archive[name] for name in _ARRAYS if name in archive.files}
-    except FileNotFoundError as error:
-        raise UserError(f"there is no recording {path}") from error
-    except (
-        *(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error),
-        TypeError,  # an .npy file
-    ) as error:
-        raise UserError(f"{path} is not a whole recording (cut off, or another file)") from error
+        header = json.loads(str(archive["header"]))
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} is not a recording: it has no header") from error
+    if not isinstance(header, dict) or header.get("version") != VERSION:
+        raise UserError(
+            f"{path} is a recording of another version, or none; this program reads version "
+            f"{VERSION}: record it again"
+        )
+    arrays = {name: archive[name] for name in _ARRAYS if name in archive}
     _check(header, arrays, path)
     fields = {name: header[name] for name in _FIELDS if name in header}
     fields["action_names"] = tuple(fields["action_names"])
     fields["view"] = tuple(fields["view"])
     return Recording(**fields, **arrays)
+
+
+def read_archive(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Every array of an `.npz` file.
+
+    Raises:
+      UserError: no such file, not such an archive, or cut off.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}") from error
+    except (
+        *(OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error),
+        TypeError,  # an .npy file
+    ) as error:
+        raise UserError(f"{path} is not a whole .npz archive") from error
 
 
 def _check(header: dict, arrays: dict[str, np.ndarray], path: pathlib.Path) -> None:

@@ -88,7 +88,7 @@ def edit(path, drop=(), header=None, **arrays):
     ("change", "says"),
     [
         ({"header": {"version": 99}}, "another version"),
-        ({"drop": ("header",)}, "not a whole recording"),
+        ({"drop": ("header",)}, "no header"),
         ({"drop": ("ram",)}, "ram missing"),
         ({"drop": ("frames", "logits")}, "missing"),
         ({"reward": np.zeros(4, np.float32)}, r"reward is float32\[4\], not float32\[5\]"),
@@ -143,7 +143,7 @@ def test_foreign_files(tmp_path):
     np.savez(pickled, header=np.array([{"version": 1}], dtype=object))
     for path in (text, array, pickled, tmp_path):
         assert str(path) in error(recording.read, path)
-    assert "there is no recording" in error(recording.read, tmp_path / "absent.npz")
+    assert "there is no file" in error(recording.read, tmp_path / "absent.npz")
 
 
 def test_write_refuses(tmp_path):

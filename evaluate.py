@@ -143,6 +143,7 @@ def evaluate(args: argparse.Namespace) -> None:
         "seed": args.seed,
         "sample": args.sample,
         "max_episode_steps": args.max_episode_steps,
+        "precision": args.precision,
         "source": info.source,
     }
     output.write_text(json.dumps(result) + "\n")

@@ -7,7 +7,7 @@
 The floors are EnvPool alone, and a float32 matrix product of this machine: a frame costs 114 MFLOP
 forward and 228 backward. Without an accelerator, network and environments share the cores, so the
 floor of training and of evaluation is the sum of both times; with one it is the longer of the two.
-(The gradients' products in bfloat16 can pass a float32 floor.) Every number is the median of
+(Products in bfloat16 can pass a float32 floor.) Every number is the median of
 several rounds, and each round measures every part once, so that a change of the machine's speed
 hits all of them.
 

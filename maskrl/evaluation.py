@@ -203,31 +203,35 @@ def _chooser(agent, params, devices, mode, branch, sample, seed):
         )
     interventions = interventions_of(mode, branch, agent)
 
-    def step(params, state, timestep, key, playing):
-        # A CPU takes a few rows at a time, and only those that play: the time of a step goes down
-        # with the number of games, and nothing is compiled anew. An accelerator takes all at once.
+    def step(params, state, timestep, key):
+        state, output = agent.step(
+            params, state, timestep, key, greedy=not sample, interventions=interventions
+        )
+        return state, output.action
+
+    def step_playing(params, state, timestep, key, playing):
+        if jax.default_backend() != "cpu":
+            return step(params, state, timestep, key)  # other rows cost an accelerator nothing
+        # A few rows at a time, and only those that play: a step takes less and less time as games
+        # end, and nothing is compiled anew.
         rows = len(playing)
-        few = min(rows, CPU_ROWS) if jax.default_backend() == "cpu" else rows
+        few = min(rows, CPU_ROWS)
         order = jnp.pad(jnp.argsort(~playing), (0, -rows % few), constant_values=rows)
 
         def step_few(n, carry):
             at = jax.lax.dynamic_slice_in_dim(order, n * few, few)
             some = jax.tree.map(lambda x: x.at[at].get(mode="clip"), (carry[0], timestep))
-            moved, output = agent.step(
-                params, *some, key, greedy=not sample, interventions=interventions
-            )
-            return jax.tree.map(
-                lambda x, y: x.at[at].set(y, mode="drop"), carry, (moved, output.action)
-            )
+            moved = step(params, *some, key)
+            return jax.tree.map(lambda x, y: x.at[at].set(y, mode="drop"), carry, moved)
 
         passes = (jnp.sum(playing) + few - 1) // few
         return jax.lax.fori_loop(0, passes, step_few, (state, jnp.zeros(rows, jnp.int32)))
 
-    step = devices.compile(step)
+    compiled = devices.compile(step_playing)
     params, key = devices.replicate((params, np.asarray(jax.random.PRNGKey(seed))))
 
     def choose(state: ActorState, timestep: TimeStep, playing: np.ndarray):
-        return step(params, state, devices.split(timestep), key, devices.split(playing))
+        return compiled(params, state, devices.split(timestep), key, devices.split(playing))
 
     return choose
 

@@ -119,3 +119,35 @@ def test_three_devices_play_the_same_games_as_one():
     scores, lengths, different = run_on_devices(3, EVALUATE).split()
     assert (scores, lengths) == ("True", "True")
     assert int(different) > 1
+
+
+ACT = """
+import jax, numpy as np
+from maskrl.actor import make_act
+from maskrl.agent import make_agent
+from maskrl.devices import Devices
+from maskrl.types import TimeStep
+
+compiled = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+)
+devices = Devices(2)
+agent = make_agent("Breakout", 4, "both", "convlstm")
+params, key = devices.replicate(
+    jax.tree.map(np.asarray, (agent.init_params(jax.random.PRNGKey(0)), jax.random.PRNGKey(1)))
+)
+state = devices.put(jax.tree.map(np.asarray, agent.init_state(np.arange(4))))
+zeros = np.zeros(4, np.float32)
+timestep = TimeStep(np.zeros((4, 210, 160), np.uint8), zeros, zeros, zeros > 0)
+act = make_act(agent, devices)
+for _ in range(3):
+    state, *_ = act(params, state, devices.split(timestep), key)
+    print(len(compiled))
+"""
+
+
+def test_acting_is_compiled_once():
+    """The first state comes from the host, the others from the devices: the same executable."""
+    first, second, third = map(int, run_on_devices(2, ACT).split())
+    assert 0 < first == second == third

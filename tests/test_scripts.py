@@ -95,9 +95,11 @@ def test_train_evaluate_table(here, capsys):
 def test_output_and_agent_are_taken(here):
     """`--agent` takes a run's folder, `--output` any file, in a folder that is made."""
     argv = ["--agent", RUN, "--output", "a/b/c.json", "--episodes", "1", "--seed", "4", "--sample"]
+    argv += ["--precision", "bfloat16"]
     assert evaluate.main([*argv, "--max-episode-steps", "5"]) == 0
     result = json.loads((here / "a/b/c.json").read_text())
     assert result["seed"] == 4
+    assert result["precision"] == "bfloat16"
     assert result["sample"] is True
 
 

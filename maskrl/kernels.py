@@ -248,34 +248,46 @@ conv_same.defvjp(_conv_same_fwd, _conv_same_bwd)
 # --------------------------------------------------------------------------- pooled convolution
 
 
-def _blocks(x: Array, pad: int) -> Array:
-    """Pads, then moves 2x2 blocks into channels: `[N, H, W, C]` -> `[N, H/2+p, W/2+p, 4C]`."""
+def _windows(x: Array, size: int) -> Array:
+    """The part of zero-padded (packed) `[N, H, W, C]` that each 2x2 pixels' outputs depend on.
+
+    Returns: `[N H/2 W/2, size size C]`, for a kernel of `size - 1`.
+    """
     n, h, w, c = x.shape
+    pad = size // 2 - 1
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    x = x.reshape(n, h // 2 + pad, 2, w // 2 + pad, 2, c)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, h // 2 + pad, w // 2 + pad, 4 * c)
+    # Two neighbouring pixels of a row are one run of memory.
+    x = lax.optimization_barrier(x).reshape(n, h // 2 + pad, 2, w // 2 + pad, 2 * c)
+    slices = [
+        x[:, i : i + h // 2, row, j : j + w // 2].reshape(-1, 2 * c)
+        for i in range(size // 2)
+        for row in (0, 1)
+        for j in range(size // 2)
+    ]
+    return _unpacked(jnp.concatenate(lax.optimization_barrier(slices), axis=-1))
 
 
 def _unblocks(x: Array, pad: int) -> Array:
-    """Transpose of `_blocks`."""
+    """Channels `[.., 4C]` to 2x2 pixels, less a rim of `pad`: `[N, 2H - 2 pad, 2W - 2 pad, C]`."""
     n, h, w, c = x.shape
     x = x.reshape(n, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
     x = x.reshape(n, 2 * h, 2 * w, c // 4)
     return x[:, pad : 2 * h - pad, pad : 2 * w - pad]
 
 
-def _block_kernel(kernel: Array) -> Array:
-    """The four shifts of `kernel` within a `(k+1) x (k+1)` patch, for blocked inputs and outputs.
-
-    `[k, k, Ci, Co]` -> `[t, t, 4 Ci, 4 Co]` with `t = (k + 1) / 2`.
-    """
-    k, _, ci, co = kernel.shape
-    t = (k + 1) // 2
+def _four_shifts(kernel: Array) -> Array:
+    """The kernel at each pixel of a pooling window: `[k, k, Ci, Co]` -> `[k+1, k+1, Ci, 4 Co]`."""
     shifts = [
         jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in (0, 1) for j in (0, 1)
     ]
-    big = jnp.stack(shifts, axis=3).reshape(t, 2, t, 2, ci, 4 * co)
-    return big.transpose(0, 2, 1, 3, 4, 5).reshape(t, t, 4 * ci, 4 * co)
+    return jnp.concatenate(shifts, axis=3)
+
+
+def _blocks_of_kernel(shifts: Array) -> Array:
+    """2x2 blocks moved into channels: `[k+1, k+1, Ci, 4 Co]` -> `[t, t, 4 Ci, 4 Co]`."""
+    size, _, ci, co = shifts.shape
+    shifts = shifts.reshape(size // 2, 2, size // 2, 2, ci, co).transpose(0, 2, 1, 3, 4, 5)
+    return shifts.reshape(size // 2, size // 2, 4 * ci, co)
 
 
 class SavedPool(NamedTuple):
@@ -332,7 +344,7 @@ def _conv_pool_bwd(dtype, residuals, cotangents):
     k, _, ci, co = kernel.shape
     t, pad = (k + 1) // 2, k // 2
     chunks, total = _chunked([x, winner, d_out], d_out.shape[1] * d_out.shape[2])
-    matrix_t = _flipped(_block_kernel(kernel))[:, :, _packed_order(4 * co, dtype)]
+    matrix_t = _flipped(_blocks_of_kernel(_four_shifts(kernel)))[:, :, _packed_order(4 * co, dtype)]
     matrix_t = _as_matrix(matrix_t).astype(dtype)
     group = jnp.arange(4, dtype=jnp.int8)
 
@@ -341,7 +353,7 @@ def _conv_pool_bwd(dtype, residuals, cotangents):
         n, h, w, _ = d_out.shape
         d_kernel, d_bias = sums
         d_bias = d_bias + jnp.where(winner >= 0, d_out, 0.0).sum((0, 1, 2))
-        patches = _patches(_blocks(_pack(x, dtype), pad), t, (0, 0))
+        patches = _windows(_pack(x, dtype), k + 1)
         # One column per pixel of the pooling window; all but the winner's are zero.
         d_groups = jnp.where(winner[..., None, :] == group[:, None], d_out[..., None, :], 0.0)
         d_groups = _pack(d_groups.reshape(n, h, w, 4 * co), dtype)
@@ -357,12 +369,12 @@ def _conv_pool_bwd(dtype, residuals, cotangents):
         d_x = _unblocks(d_blocks.reshape(n, h + t - 1, w + t - 1, 4 * ci), pad)
         return (d_kernel, d_bias), d_x
 
-    size = (t * t * 4 * ci, 4 * co)
+    size = ((k + 1) ** 2 * ci, 4 * co)
     zeros = jnp.zeros(size if ci == 1 else size[::-1]), jnp.zeros(co)
-    (d_big, d_bias), d_x = lax.scan(add, zeros, chunks)
-    d_big = d_big[:, _packed_order(4 * co, dtype, inverse=True)] if ci == 1 else d_big.T
-    d_big = d_big.reshape(t, t, 4 * ci, 4 * co)
-    (d_kernel,) = jax.linear_transpose(_block_kernel, kernel)(d_big)
+    (d_shifts, d_bias), d_x = lax.scan(add, zeros, chunks)
+    d_shifts = d_shifts[:, _packed_order(4 * co, dtype, inverse=True)] if ci == 1 else d_shifts.T
+    d_shifts = d_shifts.reshape(k + 1, k + 1, ci, 4 * co)
+    (d_kernel,) = jax.linear_transpose(_four_shifts, kernel)(d_shifts)
     d_kernel = d_kernel[:, :, _packed_order(ci, dtype, inverse=True)]
     d_x = _first_layer_input_grad(d_out, winner, kernel) if ci == 1 else _unchunked(d_x, total)
     return d_x, d_kernel, d_bias, None

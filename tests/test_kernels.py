@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 from maskrl import kernels
 
@@ -141,14 +140,14 @@ def test_unroll_equals_steps():
     assert_close((h, cell), carry, 1e-5)
 
 
-def test_block_kernel_is_the_convolution_before_pooling():
-    x, kernel = normal(2, 8, 6, 3), normal(3, 3, 3, 5, seed=1)
-    blocks = kernels._blocks(x, 1)
-    y = lax.conv_general_dilated(
-        blocks, kernels._block_kernel(kernel), (1, 1), "VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )  # fmt: skip
+@pytest.mark.parametrize("k", [3, 5])
+def test_windows_and_shifts_are_the_convolution_before_pooling(k):
+    x, kernel = normal(2, 8, 6, 3), normal(k, k, 3, 5, seed=1)
+    shifts = kernels._four_shifts(kernel)
+    y = kernels._windows(x, k + 1) @ shifts.reshape(-1, 20)
     np.testing.assert_allclose(
-        kernels._unblocks(y, 0), kernels.plain_conv_same(x, kernel), rtol=1e-4, atol=1e-4
+        kernels._unblocks(y.reshape(2, 4, 3, 20), 0),
+        kernels.plain_conv_same(x, kernel),
+        rtol=1e-4,
+        atol=1e-4,
     )
-    np.testing.assert_array_equal(kernels._unblocks(blocks, 1), x)

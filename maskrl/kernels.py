@@ -354,17 +354,17 @@ def _conv_pool_bwd(dtype, residuals, cotangents):
         d_kernel, d_bias = sums
         d_bias = d_bias + jnp.where(winner >= 0, d_out, 0.0).sum((0, 1, 2))
         patches = _windows(_pack(x, dtype), k + 1)
-        # One column per pixel of the pooling window; all but the winner's are zero.
-        d_groups = jnp.where(winner[..., None, :] == group[:, None], d_out[..., None, :], 0.0)
-        d_groups = _pack(d_groups.reshape(n, h, w, 4 * co), dtype)
         if ci == 1:
+            # One column per pixel of the pooling window; all but the winner's are zero.
+            d_groups = jnp.where(winner[..., None, :] == group[:, None], d_out[..., None, :], 0.0)
+            d_groups = _unpacked(_pack(d_groups.reshape(n * h * w, 4 * co), dtype))
             # The patches are the narrower ones to transpose.
-            d_groups = _unpacked(d_groups.reshape(n * h * w, -1))
             return (d_kernel + _matmul(_transposed(patches, dtype), d_groups, dtype), d_bias), ()
         winner_t, d_out_t = (a.reshape(-1, co).T for a in (winner, d_out))
         d_groups_t = jnp.where(winner_t == group[:, None, None], d_out_t, 0.0)
         d_groups_t = d_groups_t.reshape(4 * co, -1).astype(dtype)
         d_kernel = d_kernel + _matmul(d_groups_t, patches, dtype)
+        d_groups = lax.optimization_barrier(_packed_groups(d_out, winner, dtype))
         d_blocks = _matmul(_patches(d_groups, t, (t - 1, t - 1)), matrix_t, dtype)
         d_x = _unblocks(d_blocks.reshape(n, h + t - 1, w + t - 1, 4 * ci), pad)
         return (d_kernel, d_bias), d_x
@@ -378,6 +378,19 @@ def _conv_pool_bwd(dtype, residuals, cotangents):
     d_kernel = d_kernel[:, :, _packed_order(ci, dtype, inverse=True)]
     d_x = _first_layer_input_grad(d_out, winner, kernel) if ci == 1 else _unchunked(d_x, total)
     return d_x, d_kernel, d_bias, None
+
+
+def _packed_groups(d_out: Array, winner: Array, dtype: DTypeLike) -> Array:
+    """The gradients of a window's four pixels, 0 but the winner's: (packed) `[N, h, w, 4 Co]`."""
+    winner = winner.astype(jnp.int32)
+    if _is_bfloat16(dtype):
+        # As `_pack` would, but rounded once: pixels g and g + 2 share a number.
+        bits = lax.bitcast_convert_type(d_out.astype(dtype), jnp.uint16).astype(jnp.uint32)
+        high = bits << 16
+        pixels = [jnp.where(winner == g, bits, jnp.where(winner == g + 2, high, 0)) for g in (0, 1)]
+    else:
+        pixels = [jnp.where(winner == g, d_out, 0.0) for g in range(4)]
+    return jnp.concatenate(pixels, axis=-1)
 
 
 def _first_layer_input_grad(d_out, winner, kernel):

@@ -160,6 +160,8 @@ def save_agent(folder: pathlib.Path, params: Params, info: AgentInfo) -> None:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
     with ocp.StandardCheckpointer(multiprocessing_options=_first_host("agent")) as checkpointer:
         checkpointer.save(partial / "params", params)
+    # Orbax's marker, which holds this machine's path; no reader asks for it, and agents travel.
+    (partial / "params" / "commit_success.txt").unlink(missing_ok=True)
     (partial / AGENT).write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -61,6 +61,13 @@ def test_an_agent_is_replaced_whole(tmp_path):
     assert os.listdir(tmp_path) == ["agent"]
 
 
+def test_an_agent_does_not_say_where_it_was_made(tmp_path):
+    checkpoint.save_agent(tmp_path / "agent", params_of(), info())
+    files = [path for path in (tmp_path / "agent").rglob("*") if path.is_file()]
+    assert len(files) > 3
+    assert not any(str(tmp_path).encode() in path.read_bytes() for path in files)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -6,9 +6,9 @@ And only matrix products, not convolutions, use a CPU's bfloat16 units (AMX). So
 
 * writes a kernel's gradient as `d_out^T @ patches`, a few images at a time, so that patches stay in
   a core's cache;
-* for the gradients of a pooled convolution moves 2x2 blocks of pixels into channels: a 3x3
-  convolution and its pooling are one matrix product over 4x4 patches with stride 2, whose columns
-  are the four pixels of a pooling window, then a maximum over these four;
+* takes a 3x3 convolution and its pooling, for their gradients, as one matrix product over 4x4
+  windows with stride 2, whose columns are the four pixels of a pooling window, then a maximum over
+  these four;
 * hoists out of the ConvLSTM's recurrence all that does not depend on `h`, in both directions;
 * hands out what the gradients need (`saved`) and takes it back: acting has computed it already, by
   the very parameters at which the learner takes the gradient.

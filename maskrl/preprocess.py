@@ -16,7 +16,6 @@ import numpy as np
 from maskrl.types import Normaliser
 
 SIZE = 80  # the network's input is 80 x 80
-FRAME_ROWS, FRAME_COLUMNS = 210, 160
 DECAY = 0.9999  # of the running statistics
 
 

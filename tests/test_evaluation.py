@@ -87,6 +87,13 @@ def test_shares_are_fixed_before_the_start(monkeypatch):
     assert four.scores[[0, 2]].tolist() == two.scores.tolist()
 
 
+def test_who_is_done_adds_nothing(monkeypatch):
+    """Nine games in eight environments: still nine."""
+    monkeypatch.setattr(evaluation, "MAX_ENVIRONMENTS", 8)
+    agent, _ = agent_and_params()
+    assert len(evaluation.play(agent, None, "Breakout", 9, mode="random", seed=1).scores) == 9
+
+
 def test_the_number_of_rows_in_a_pass_changes_nothing(monkeypatch):
     """Neither do the rows that fill the last pass, nor those that have played their share."""
     monkeypatch.setattr(evaluation, "MAX_ENVIRONMENTS", 8)

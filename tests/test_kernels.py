@@ -151,3 +151,7 @@ def test_windows_and_shifts_are_the_convolution_before_pooling(k):
         rtol=1e-4,
         atol=1e-4,
     )
+    np.testing.assert_array_equal(
+        kernels._unblocks(y.reshape(2, 4, 3, 20), 1),
+        kernels._unblocks(y.reshape(2, 4, 3, 20), 0)[:, 1:-1, 1:-1],
+    )

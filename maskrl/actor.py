@@ -1,5 +1,6 @@
 """One actor group: its environments, its snapshot of the parameters, and the unroll in progress."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from maskrl.agent import Agent
 from maskrl.devices import Devices
 from maskrl.envs import Environments, Row
-from maskrl.types import ActorState, Params
+from maskrl.types import ActorState, Snapshot, Unroll
 
 
 def make_act(agent: Agent, devices: Devices) -> Callable:
@@ -22,6 +23,16 @@ def make_act(agent: Agent, devices: Devices) -> Callable:
         return state, output.action, output.observation, jax.tree.map(lambda x: x[0], saved)
 
     return devices.compile(act)
+
+
+@dataclasses.dataclass
+class Tally:
+    """What happened in a group's environments since the tally was taken."""
+
+    agent_steps: int = 0  # transitions that count
+    scores: list[float] = dataclasses.field(default_factory=list)  # of whole games, unclipped
+    # Of lives, the learner's episodes: the sum of clipped rewards, and agent steps.
+    lives: list[tuple[float, float]] = dataclasses.field(default_factory=list)
 
 
 class ActorGroup:
@@ -36,27 +47,20 @@ class ActorGroup:
         act: Callable,
         devices: Devices,
         envs: Environments,
-        params: Params,
-        version: int,
+        snapshot: Snapshot,
         state: ActorState,
         key: Any,
         unroll_length: int,
     ):
         self._act, self._devices, self._envs = act, devices, envs
         self._key, self._unroll_length = key, unroll_length
-        self.state = state
-        self.sync(params, version)
+        self.state, self.snapshot = state, snapshot
         self.unrolls = 0
-        self.agent_steps = 0
-        self.finished_scores: list[float] = []
-        self._scores = np.zeros(envs.num_envs)
+        self.tally = Tally()
+        self._score, self._life_reward, self._life_steps = np.zeros((3, envs.num_envs))
         self._to_send: chex.Array | None = None
         self._row: Row | None = None
         self._clear()
-
-    def sync(self, params: Params, version: int) -> None:
-        """Copies the shared parameters, which are the ones after update number `version`."""
-        self.params, self.version = params, version
 
     @property
     def full(self) -> bool:
@@ -70,10 +74,7 @@ class ActorGroup:
         else:
             self.send()
             row = self._envs.recv()
-            self.agent_steps += int(np.sum(~row.timestep.is_first))
-        self._scores += row.timestep.reward
-        self.finished_scores += self._scores[row.game_over].tolist()
-        self._scores[row.game_over] = 0
+        self._count(row)
         self._row = row
         self._timesteps.append(row.timestep.replace(frame=None))
 
@@ -83,7 +84,7 @@ class ActorGroup:
         if not self._observations:
             self._initial_carry = self.state.carry
         self.state, action, observation, saved = self._act(
-            self.params, self.state, timestep, self._key
+            self.snapshot.params, self.state, timestep, self._key
         )
         self._actions.append(action)
         self._observations.append(observation)
@@ -96,19 +97,19 @@ class ActorGroup:
             self._envs.send(self._devices.merge(self._to_send))
             self._to_send = None
 
-    def collected(self) -> tuple:
-        """The finished unroll, as `learner.assemble` takes it; the next one begins."""
+    def collected(self) -> Unroll:
+        """The finished unroll; the next one begins."""
         frame = self._devices.split(self._row.timestep.frame)
         # Three arrays, actors first, reach the devices sooner than three times T + 1.
         timesteps = jax.tree.map(lambda *rows: np.stack(rows, axis=1), *self._timesteps)
-        unroll = (
-            self._initial_carry,
-            self.state,
-            self._observations,
-            self._actions,
-            self._saved,
-            self._devices.split(timesteps),
-            frame,
+        unroll = Unroll(
+            initial_carry=self._initial_carry,
+            last_state=self.state,
+            observations=self._observations,
+            actions=self._actions,
+            saved=self._saved,
+            timesteps=self._devices.split(timesteps),
+            last_frame=frame,
         )
         self._clear()
         self._timesteps.append(self._row.timestep.replace(frame=None))
@@ -118,6 +119,19 @@ class ActorGroup:
     def close(self) -> None:
         """Ends the environments, which must have answered all that was sent."""
         self._envs.close()
+
+    def _count(self, row: Row) -> None:
+        """Takes a row into the tally; the reward of a first row is no transition's."""
+        reward, counted = row.timestep.reward, ~row.timestep.is_first
+        self.tally.agent_steps += int(counted.sum())
+        self._score += reward
+        self._life_reward += np.where(counted, np.clip(reward, -1, 1), 0)
+        self._life_steps += counted
+        self.tally.scores += self._score[row.game_over].tolist()
+        lives = np.stack([self._life_reward, self._life_steps], axis=1)[row.done]
+        self.tally.lives += lives.tolist()
+        self._score[row.game_over] = 0
+        self._life_reward[row.done] = self._life_steps[row.done] = 0
 
     def _clear(self) -> None:
         self._observations, self._actions, self._saved, self._timesteps = [], [], [], []

@@ -167,6 +167,14 @@ def save_agent(folder: pathlib.Path, params: Params, info: AgentInfo) -> None:
     partial.rename(folder)
 
 
+def score_of(folder: pathlib.Path) -> float | None:
+    """The score that chose the agent in this folder; None if there is none."""
+    try:
+        return float(json.loads((folder / AGENT).read_text())["score"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def load_agent(folder: pathlib.Path) -> tuple[Agent, Params, AgentInfo]:
     """Reads an agent's folder, or a run's: its best agent, else its newest checkpoint.
 

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from maskrl.config import Config
 from maskrl.errors import UserError
@@ -28,13 +28,16 @@ class Parser(argparse.ArgumentParser):
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
     """One flag per field of `Config`; a flag that is not given does not appear in the result."""
     for field in dataclasses.fields(Config):
+        # `int | None`: None is what a flag that is not given means.
+        kind = next((k for k in get_args(field.type) if k is not type(None)), field.type)
+        default = "" if field.default is None else f" [{field.default}]"
         parser.add_argument(
             "--" + field.name.replace("_", "-"),
-            type=field.type,
+            type=kind,
             choices=field.metadata["choices"],
             default=argparse.SUPPRESS,
-            metavar=None if field.metadata["choices"] else field.type.__name__.upper(),
-            help=f"{field.metadata['help']} [{field.default}]".replace("%", "%%"),
+            metavar=None if field.metadata["choices"] else kind.__name__.upper(),
+            help=f"{field.metadata['help']}{default}".replace("%", "%%"),
         )
 
 

@@ -33,8 +33,15 @@ class Config:
     unroll_length: int = setting(20, "agent steps per update", low=1)
     sync_every: int = setting(1, "unrolls between two copies of the shared parameters", low=1)
 
-    learning_rate: float = setting(0.0, "of the shared AMSGrad; 0: 1e-4 sqrt(B)", low=0)
-    adam_eps: float = setting(0.0, "added to the second moment's root; 0: 1e-3 / sqrt(B)", low=0)
+    actors_per_update: int = setting(
+        1,
+        "actors whose mean gradient makes one update (1: A3C's own). More are an approximation: "
+        "learning rate, eps and betas are scaled so that noise moves the parameters as far; where "
+        "a signal rules the gradient, they move less",
+        low=1,
+    )
+    learning_rate: float = setting(1e-4, "of the shared AMSGrad, for one actor's update", low=0)
+    adam_eps: float = setting(1e-3, "added to the second moment's root, likewise", low=0)
     discount: float = setting(0.99, "gamma, per agent step", low=0)
     gae_lambda: float = setting(1.0, "of the advantage's lambda-return", low=0)
     entropy_cost: float = setting(0.01, "weight of the policy's entropy", low=0)
@@ -50,9 +57,14 @@ class Config:
         "float32", "of the inputs of matrix products, on a CPU", ("float32", "bfloat16")
     )
 
-    eval_every: int = setting(2_000_000, "agent steps between greedy evaluations; 0: none", low=0)
-    eval_episodes: int = setting(10, "games per evaluation", low=1)
-    eval_episode_steps: int = setting(3_000, "agent steps after which its games are cut", low=1)
+    eval_every: int | None = setting(
+        None,
+        "agent steps between greedy evaluations, one of them at the end; 0: none; by default "
+        "250,000 up to 2 million, and 2 million from there",
+        low=0,
+    )
+    eval_episodes: int = setting(30, "games per evaluation", low=1)
+    eval_episode_steps: int = setting(10_000, "agent steps after which its games are cut", low=1)
     save_every: int = setting(600, "seconds of training between checkpoints", low=1)
 
     def __post_init__(self):
@@ -61,8 +73,13 @@ class Config:
             flag = "--" + field.name.replace("_", "-")
             if choices and value not in choices:
                 raise UserError(f"{flag} {value}: choose from {', '.join(choices)}")
-            if low is not None and not value >= low:
+            if None not in (low, value) and not value >= low:
                 raise UserError(f"{flag} {value}: must be at least {low}")
+        if self.actors_per_group % self.actors_per_update:
+            raise UserError(
+                f"--actors-per-group {self.actors_per_group} does not divide by "
+                f"--actors-per-update {self.actors_per_update}"
+            )
         for name in ("discount", "gae_lambda"):
             if getattr(self, name) > 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at most 1")
@@ -72,19 +89,12 @@ class Config:
         """Agent steps of one unroll of all actors."""
         return self.groups * self.actors_per_group * self.unroll_length
 
-    @property
-    def optimiser_scale(self) -> tuple[float, float]:
-        """(learning rate, eps) of the optimiser for updates that average B actors.
-
-        The paper's B workers take B steps, each by one actor's gradient, with 1e-4 and 1e-3; we
-        take one by their mean. Where the gradient is small against eps, Adam is plain SGD and moves
-        lr / eps times the gradient: that must be B times theirs. Where noise rules, Adam divides by
-        the noise, which the mean makes sqrt(B) times smaller: lr must be sqrt(B) times theirs. Both
-        hold with lr = 1e-4 sqrt(B), eps = 1e-3 / sqrt(B) (the square-root rule of Malladi et al.
-        2022, *On the SDEs and Scaling Rules for Adaptive Gradient Algorithms*).
-        """
-        root = math.sqrt(self.actors_per_group)
-        return self.learning_rate or 1e-4 * root, self.adam_eps or 1e-3 / root
+    def next_evaluation(self, last: int) -> float:
+        """The agent steps at which an evaluation is due, after one at `last` (0: none yet)."""
+        if self.eval_every == 0:
+            return math.inf
+        every = self.eval_every or (250_000 if last < 2_000_000 else 2_000_000)
+        return (last // every + 1) * every
 
     @property
     def run_name(self) -> str:
@@ -98,8 +108,8 @@ def _bounds(field: dataclasses.Field) -> tuple[tuple[str, ...] | None, Any]:
 
 # Sets of defaults; flags override them.
 PRESETS: dict[str, dict[str, Any]] = {
-    # The paper's A3C to the letter: 35 workers, each with its own stale parameters.
-    "paper": {"groups": 35, "actors_per_group": 1},
+    # The paper's 35 workers and updates to the letter, on one device, at the speed of batches.
+    "paper": {"groups": 5, "actors_per_group": 7, "actors_per_update": 1},
 }
 
 

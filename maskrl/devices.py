@@ -2,12 +2,12 @@
 
 On one device a function is `jit`ted and arrays keep their shape. On D devices it is `pmap`ped: an
 array of actors `[B, ...]` becomes `[D, B / D, ...]`, parameters are replicated `[D, ...]`, and the
-function averages with `Devices.mean`.
+function gathers with `Devices.gather`.
 
 On H hosts (`connect`) every host runs the same program, one process each, and holds its share of
-the actors: `[B, ...]` is `[B / H, ...]` there, D are its own devices, and `Devices.mean` averages
-over those of all hosts. What crosses hosts is a collective: all hosts must take the same decisions
-in the same order, or they wait for each other for ever.
+the actors: `[B, ...]` is `[B / H, ...]` there, D are its own devices, and `Devices.gather`
+gathers from those of all hosts. What crosses hosts is a collective: all hosts must take the same
+decisions in the same order, or they wait for each other for ever.
 """
 
 import contextlib
@@ -57,9 +57,22 @@ class Devices:
         ]
         return jax.pmap(function, axis_name=_AXIS, devices=everywhere)
 
-    def mean(self, tree: Any) -> Any:
-        """Inside a compiled function: the average over the devices."""
-        return tree if self._one else jax.lax.pmean(tree, _AXIS)
+    def gather(self, tree: Any) -> Any:
+        """Inside a compiled function: arrays [n, ...] of every device -> [D n, ...] of all.
+
+        In the order of the actors' numbers, if each device's are.
+        """
+        if self._one:
+            return tree
+        return jax.tree.map(lambda x: jax.lax.all_gather(x, _AXIS, tiled=True), tree)
+
+    def most(self, x: jax.Array) -> jax.Array:
+        """Inside a compiled function: the greatest of the devices' numbers."""
+        return x if self._one else jax.lax.pmax(x, _AXIS)
+
+    def actors(self, here: int) -> int:
+        """So many actors on every device are how many in all."""
+        return here if self._one else here * self.count * len(self._hosts)
 
     def replicate(self, tree: Any) -> Any:
         """Host arrays -> the same on every device."""

@@ -15,14 +15,28 @@ COLUMNS = (
     "games",  # finished since the run began
     "score_mean",  # of the last 100 games of every host, sampled actions; empty before the first
     "score_max",
+    "life_reward",  # of the last 500 lives of every host: sum of clipped rewards, mean
+    "life_steps",
     "staleness_mean",  # updates between a gradient's parameters and the ones it moved
+    "staleness_min",
     "staleness_max",
-    "loss",
+    "loss",  # means over the gradients since the row before
     "policy_loss",
     "value_loss",
     "entropy",
-    "gradient_norm",
+    "policy_mask",
+    "value_mask",
+    "explained_variance",  # of the value, over the transitions since the row before
+    "gradient_norm_median",
+    "gradient_norm_90",
+    "gradient_norm_max",
+    "below_eps",  # share of parameters whose sqrt(max v) is below the optimiser's eps
+    "moved_torso",  # distance from where the run started
+    "moved_core",
+    "moved_policy",
+    "moved_value",
     "eval_score_mean",  # greedy; empty where there was no evaluation
+    "eval_share",  # of evaluations in the time of the run
 )
 
 

@@ -65,11 +65,10 @@ def a3c_loss(
     logits: chex.Array,
     values: chex.Array,
     action: chex.Array,
-    rewards: chex.Array,
-    discounts: chex.Array,
-    is_first: chex.Array,
+    targets: chex.Array,
+    advantage: chex.Array,
+    weight: chex.Array,
     *,
-    gae_lambda: float,
     entropy_cost: float,
     value_cost: float,
 ) -> tuple[chex.Array, dict[str, chex.Array]]:
@@ -77,30 +76,28 @@ def a3c_loss(
 
     sum_t w[t] (-log pi(a[t]) A[t] - entropy_cost H[t] + value_cost (R[t] - V[t])^2 / 2)
 
-    with the weight w[t] = 1 - is_first[t + 1], the advantage A from the lambda-return and the
-    value's target R from the n-step return, both constants for the gradient. The mean divides by B
+    The advantage A and the value's target R are constants for the gradient. The mean divides by B
     even where weights are 0, so that averaging over devices is exact.
 
     Args:
-      logits: float32 [T, B, A]. values: float32 [T + 1, B]. action: int32 [T, B].
-      rewards, discounts, is_first: [T + 1, B]; rewards as the learner wants them (clipped).
+      logits: float32 [T, B, A]. values: float32 [T, B]. action: int32 [T, B].
+      targets, advantage: float32 [T, B]: R and A, from `lambda_returns`.
+      weight: float32 [T, B]: 0 where the transition does not count, else 1.
 
     Returns:
       The loss, and its parts: `policy_loss` (with the entropy bonus), `value_loss` (without
       `value_cost`), `entropy` (mean per weighted transition).
     """
-    chex.assert_rank([logits, values, action], [3, 2, 2])
-    weight = 1.0 - is_first[1:]
-    constant = jax.lax.stop_gradient(values)
-    targets = lambda_returns(rewards, discounts, is_first, constant, 1.0)
-    advantage = lambda_returns(rewards, discounts, is_first, constant, gae_lambda) - constant[:-1]
+    chex.assert_rank(logits, 3)
+    chex.assert_equal_shape([values, action, targets, advantage, weight])
+    targets, advantage = jax.lax.stop_gradient((targets, advantage))
     entropies = entropy(logits)
 
     def reduce(x: chex.Array) -> chex.Array:
         return jnp.mean(jnp.sum(weight * x, axis=0))
 
     policy_loss = reduce(-log_probability(logits, action) * advantage - entropy_cost * entropies)
-    value_loss = reduce(0.5 * jnp.square(targets - values[:-1]))
+    value_loss = reduce(0.5 * jnp.square(targets - values))
     parts = {
         "policy_loss": policy_loss,
         "value_loss": value_loss,

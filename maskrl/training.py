@@ -1,38 +1,29 @@
 """The training loop: groups take turns to act, learn, log, evaluate, save."""
 
-import collections
-import dataclasses
 import pathlib
 import time
 from collections.abc import Callable
-from typing import Any
 
-import flax.serialization
 import jax
 import numpy as np
 
-from maskrl import checkpoint, devices, learner
-from maskrl.actor import ActorGroup, make_act
+from maskrl import checkpoint, devices, learner, run_state
+from maskrl.actor import ActorGroup, Tally, make_act
 from maskrl.agent import Agent, make_agent
 from maskrl.config import Config
 from maskrl.devices import Devices
 from maskrl.envs import Environments, environment_seed
+from maskrl.errors import UserError
 from maskrl.loggers import Logger, Silence
+from maskrl.metrics import Metrics, make_diagnose
+from maskrl.run_state import RunState
 from maskrl.types import Params
 
-SCORES = 100  # games of every host in the running mean
+FIRST_SAVE = 60  # seconds of training until the first checkpoint: an early death costs little
 
 
-@dataclasses.dataclass
-class Counters:
-    """Where the run stands, over all its sessions."""
-
-    agent_steps: int = 0
-    updates: int = 0
-    games: int = 0
-    seconds: float = 0.0  # of training
-    sessions: int = 0  # how often it was started: part of the environments' seeds
-    best_score: float = -np.inf
+class NotFinite(UserError):
+    """Parameters or gradients are no numbers any more: nothing of it may be saved."""
 
 
 class Trainer:
@@ -61,10 +52,9 @@ class Trainer:
         self.config, self.run, self._evaluate = config, run, evaluate
         self._log_seconds = log_seconds
         self.devices = Devices(device_count)
-        self.counters = Counters()
         self._first_host = devices.is_first_host()
         self.checkpointer = checkpoint.Checkpointer(run) if self._first_host else None
-        init_key, self._act_key = jax.random.split(jax.random.PRNGKey(config.seed))
+        init_key, act_key = jax.random.split(jax.random.PRNGKey(config.seed))
 
         probe = Environments(config.game, 1, 0)
         num_actions = probe.num_actions
@@ -72,42 +62,36 @@ class Trainer:
         self.agent = make_agent(
             config.game, num_actions, config.mask, config.core, config.precision
         )
-        state = jax.tree.map(np.asarray, learner.init(self.agent, config, init_key))
-        snapshots = [state.params] * config.groups
-        versions = np.zeros(config.groups, np.int32)
-        actors = np.arange(config.groups * config.actors_per_group, dtype=np.int32)
-        actor_states = [
-            jax.tree.map(np.asarray, self.agent.init_state(ids))
-            for ids in np.split(actors, config.groups)
-        ]
+        state = run_state.fresh(self.agent, config, init_key)
         if resume:
-            state, snapshots, versions, actor_states = self._restore(
-                state, snapshots, versions, actor_states
-            )
+            state = devices.from_first_host(lambda: self._restore(state))
+        self.counters = run_state.unpack(state.counters)
         self.counters.sessions += 1
+        self._start = state.start
 
         replicate = self.devices.replicate
-        self.state = replicate(state)
+        self.state = replicate(state.learner)
         act = make_act(self.agent, self.devices)
         self._update = learner.make_update(self.agent, config, self.devices)
+        self._diagnose = make_diagnose(config)
         self.groups = [
             ActorGroup(
                 act,
                 self.devices,
                 self._environments(g),
-                replicate(snapshots[g]),
-                int(versions[g]),
-                self.devices.put(devices.share(actor_states[g])),
-                replicate(np.asarray(self._act_key)),
+                replicate(snapshot),
+                self.devices.put(devices.share(actors)),
+                replicate(np.asarray(act_key)),
                 config.unroll_length,
             )
-            for g in range(config.groups)
+            for g, (snapshot, actors) in enumerate(
+                zip(state.snapshots, state.actors(self.agent), strict=True)
+            )
         ]
-        self._scores: collections.deque[float] = collections.deque(maxlen=SCORES)
-        self._staleness: list[int] = []
+        self._metrics = Metrics()
+        self._newest: dict[str, jax.Array] | None = None  # an update's metrics, not yet looked at
         # Several hosts agree once an unroll only: it is a round trip.
         self._ticks = 1 if jax.process_count() == 1 else config.unroll_length
-        self._metrics: list[dict[str, jax.Array]] = []
         self._stop = False
 
     @property
@@ -116,7 +100,12 @@ class Trainer:
         return self.devices.first(self.state.params)
 
     def train(self) -> None:
-        """Trains until `config.steps`; saves at intervals and at the end, even when interrupted."""
+        """Trains until `config.steps`; saves at intervals and at the end, even when interrupted.
+
+        Raises:
+          NotFinite: a gradient or the parameters are no numbers any more; nothing was saved since.
+          KeyboardInterrupt: it was asked to stop; it has saved.
+        """
         start, steps = self.counters.agent_steps, self.config.steps
         logger = Logger(self.run, start, steps) if self._first_host else Silence()
         clock = _Clock(self.counters.seconds)
@@ -124,13 +113,18 @@ class Trainer:
             "train.py: error: this process or another one of the run has failed; go on with the "
             f"newest checkpoint, all processes: --resume {self.run}"
         )
+        finite = True
         try:
             with devices.last_will(will):
                 self._loop(logger, clock)
+        except NotFinite:
+            finite = False
+            raise
         finally:
             with devices.last_will(will):
                 self.counters.seconds = clock.seconds
-                self.save()
+                if finite:
+                    self.save()
                 for group in self.groups:
                     group.send()
                     group.close()
@@ -144,15 +138,15 @@ class Trainer:
 
     def _loop(self, logger: Logger, clock: "_Clock") -> None:
         config, counters = self.config, self.counters
-        logged_at, saved_at = clock.seconds, clock.seconds
-        logged_steps = last_eval = counters.agent_steps
-        evaluating = 0 < config.eval_every <= config.steps
+        logged_at, logged_steps, saved_at = clock.seconds, counters.agent_steps, clock.seconds
+        save_after = min(FIRST_SAVE, config.save_every)
         previous: ActorGroup | None = None
         tick = 0
-        turns = sorted(self.groups, key=lambda group: group.version)  # the stalest first
+        # The stalest first.
+        turns = sorted(self.groups, key=lambda g: int(self.devices.first(g.snapshot.updates)))
         while counters.agent_steps < config.steps:
             for number, group in enumerate(turns):
-                # Staggered, so that updates come evenly and everyone's staleness is G - 1.
+                # Staggered, so that updates come evenly and everyone's staleness is the same.
                 if tick < number * config.unroll_length // config.groups:
                     continue
                 group.receive()
@@ -168,7 +162,7 @@ class Trainer:
             # The first host's clock, and everybody's steps and signals: all hosts decide alike.
             log, save, stop = self._count(
                 self._first_host and clock.seconds - logged_at >= self._log_seconds,
-                self._first_host and clock.seconds - saved_at >= config.save_every,
+                self._first_host and clock.seconds - saved_at >= save_after,
                 self._stop,
             )
             if stop:
@@ -177,81 +171,103 @@ class Trainer:
             if log:
                 self._log(logger, clock, logged_at, logged_steps)
                 logged_at, logged_steps = clock.seconds, counters.agent_steps
-            if evaluating and counters.agent_steps - last_eval >= config.eval_every:
-                last_eval = counters.agent_steps
-                if self._first_host:
-                    with clock.paused():
-                        self._evaluate_and_keep(logger, clock)
+            if counters.agent_steps >= config.next_evaluation(counters.evaluated_steps):
+                self._evaluate_and_keep(logger, clock)
             if save:
                 counters.seconds = saved_at = clock.seconds
+                save_after = config.save_every
                 with clock.paused():
                     self.save()
-        jax.block_until_ready(self.state)
         if counters.agent_steps > logged_steps:
             self._log(logger, clock, logged_at, logged_steps)
+        if config.eval_every != 0 and counters.evaluated_steps < counters.agent_steps:
+            self._evaluate_and_keep(logger, clock)
 
     def _learn(self, group: ActorGroup) -> None:
-        """One update by the group's gradient; the group copies the result at once."""
-        self._staleness.append(self.counters.updates - group.version)
-        self.state, metrics = self._update(self.state, group.params, *group.collected())
+        """The updates by the group's gradients; the group copies the result at once."""
+        self._look()
+        self.state, self._newest = self._update(self.state, group.snapshot, group.collected())
         self.devices.settle(self.state)
-        self._metrics.append(metrics)
-        self.counters.updates += 1
         if group.unrolls % self.config.sync_every == 0:
-            group.sync(self.state.params, self.counters.updates)
+            group.snapshot = self.state.snapshot()
+
+    def _look(self) -> None:
+        """Fetches the newest updates' metrics, and stops the run if they are no numbers.
+
+        The next updates wait for them anyway, so this costs no time.
+        """
+        if self._newest is None:
+            return
+        numbers, self._newest = self.devices.first(self._newest), None
+        for name in ("gradient_norm", "parameter_norm"):
+            # NaN marks a gradient that was not there; then its staleness is NaN, too.
+            there = ~np.isnan(numbers["staleness"]) if numbers[name].ndim else True
+            if not np.isfinite(numbers[name][there]).all():
+                raise NotFinite(
+                    f"a {name.replace('_', ' ')} is no finite number any more, near step "
+                    f"{self.counters.agent_steps}; nothing of it was saved: go on with the newest "
+                    f"checkpoint (--resume {self.run}), or start anew with a lower --learning-rate"
+                )
+        self._metrics.update(numbers)
 
     def _count(self, *flags: bool) -> list[bool]:
         """Gathers what the groups of all hosts counted since the last call, and ors the flags."""
-        steps = sum(group.agent_steps for group in self.groups)
-        scores = [score for group in self.groups for score in group.finished_scores]
-        steps, games, *votes = devices.total([steps, len(scores), *flags]).tolist()
+        tallies = [group.tally for group in self.groups]
+        for group in self.groups:
+            self._metrics.play(group.tally)
+            group.tally = Tally()
+        mine = [sum(t.agent_steps for t in tallies), sum(len(t.scores) for t in tallies)]
+        steps, games, *votes = devices.total([*mine, *flags]).tolist()
         self.counters.agent_steps += steps
         self.counters.games += games
-        self._scores.extend(scores)
-        for group in self.groups:
-            group.agent_steps, group.finished_scores = 0, []
         return [vote > 0 for vote in votes]
 
     def _log(self, logger: Logger, clock: "_Clock", since: float, since_steps: int) -> None:
+        self._look()
         counters = self.counters
-        row: dict[str, Any] = {
+        counters.updates = int(self.devices.first(self.state.updates))
+        row = {
             "agent_steps": counters.agent_steps,
             "updates": counters.updates,
             "seconds": clock.seconds,
             "steps_per_second": (counters.agent_steps - since_steps) / (clock.seconds - since),
             "games": counters.games,
+            **self._metrics.row(),
         }
-        scores = np.full(SCORES, np.nan, np.float32)
-        scores[: len(self._scores)] = self._scores
-        scores = devices.gather(scores)
-        scores = scores[~np.isnan(scores)]
-        if len(scores):
-            row |= {"score_mean": float(np.mean(scores)), "score_max": float(np.max(scores))}
-        if self._metrics:
-            fetched = [self.devices.first(m) for m in self._metrics]
-            row |= {k: float(np.mean([m[k] for m in fetched])) for k in fetched[0]}
-            row["staleness_mean"] = float(np.mean(self._staleness))
-            row["staleness_max"] = max(self._staleness)
+        if self._first_host:
+            where = self._diagnose(self.devices.first(self.state), self._start)
+            row |= {name: float(x) for name, x in jax.device_get(where).items()}
         logger.row(row)
         logger.show(
+            life=f"{row.get('life_reward', float('nan')):.2f}",
             score=f"{row.get('score_mean', float('nan')):.1f}",
-            staleness=f"{row.get('staleness_mean', float('nan')):.1f}",
-            policy=f"{row.get('policy_loss', float('nan')):.3f}",
-            value=f"{row.get('value_loss', float('nan')):.3f}",
             entropy=f"{row.get('entropy', float('nan')):.2f}",
+            explained=f"{row.get('explained_variance', float('nan')):.2f}",
         )
-        self._metrics.clear()
-        self._staleness.clear()
 
     def _evaluate_and_keep(self, logger: Logger, clock: "_Clock") -> None:
-        """Greedy games with the shared parameters; the best agent so far is kept."""
-        score = float(np.mean(self._evaluate(self.agent, self.params)))
-        steps = self.counters.agent_steps
-        logger.row({"agent_steps": steps, "seconds": clock.seconds, "eval_score_mean": score})
-        logger.say(f"{steps} steps: greedy score {score:.1f}")
-        if score > self.counters.best_score:
-            self.counters.best_score = score
-            checkpoint.save_agent(self.run / checkpoint.BEST, self.params, self._info(score))
+        """Greedy games with the shared parameters; `best/` is replaced by a better agent only."""
+        counters = self.counters
+        counters.evaluated_steps = counters.agent_steps
+        if not self._first_host:
+            return
+        with clock.paused():
+            started = time.monotonic()
+            score = float(np.mean(self._evaluate(self.agent, self.params)))
+            counters.evaluation_seconds += time.monotonic() - started
+            logger.row(
+                {
+                    "agent_steps": counters.agent_steps,
+                    "seconds": clock.seconds,
+                    "eval_score_mean": score,
+                    "eval_share": counters.evaluation_seconds
+                    / (counters.evaluation_seconds + clock.seconds),
+                }
+            )
+            logger.say(f"{counters.agent_steps} steps: greedy score {score:.1f}")
+            best = checkpoint.score_of(self.run / checkpoint.BEST)
+            if best is None or score > best:
+                checkpoint.save_agent(self.run / checkpoint.BEST, self.params, self._info(score))
 
     def _info(self, score: float | None = None) -> checkpoint.AgentInfo:
         config = self.config
@@ -278,64 +294,36 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Starts to save everything that going on needs."""
+        """Starts to save everything that going on needs.
+
+        Raises:
+          NotFinite: there is nothing worth saving.
+        """
         self._count()
+        self._look()
+        state = self.run_state()
+        if self._first_host:
+            params, training = run_state.to_tree(state)
+            self.checkpointer.save(self.counters.agent_steps, params, training, self._info())
+
+    def run_state(self) -> RunState:
+        """What the run goes on with, of all hosts; collective."""
+        self.counters.updates = int(self.devices.first(self.state.updates))
         # The carries, by far the most of an actor's state, are not saved.
         actors = [self.devices.merge(group.state.replace(carry=None)) for group in self.groups]
         actors = devices.gather(actors)
-        if not self._first_host:
-            return
-        training = self._training_tree(
-            self.devices.first(self.state.optimiser),
-            [self.devices.first(group.params) for group in self.groups],
-            np.array([group.version for group in self.groups], np.int32),
-            actors,
-            self.counters,
+        return RunState(
+            learner=self.devices.first(self.state),
+            start=self._start,
+            snapshots=[self.devices.first(group.snapshot) for group in self.groups],
+            normalisers=[a.normaliser for a in actors],
+            actor_steps=[a.step for a in actors],
+            counters=run_state.pack(self.counters),
         )
-        self.checkpointer.save(self.counters.agent_steps, self.params, training, self._info())
 
-    def _training_tree(self, optimiser, snapshots, versions, actor_states, counters) -> dict:
-        """The saved tree beside the parameters; the carry is left out: games start anew."""
-        return {
-            "optimiser": flax.serialization.to_state_dict(optimiser),
-            "snapshots": {str(g): snapshot for g, snapshot in enumerate(snapshots)},
-            "versions": versions,
-            "normalisers": {
-                str(g): flax.serialization.to_state_dict(s.normaliser)
-                for g, s in enumerate(actor_states)
-            },
-            "actor_steps": np.stack([s.step for s in actor_states]),
-            "counters": {
-                k: np.asarray(v, np.float64 if isinstance(v, float) else np.int64)
-                for k, v in dataclasses.asdict(counters).items()
-            },
-        }
-
-    def _restore(self, state, snapshots, versions, actor_states):
-        """Reads the newest checkpoint into trees like these."""
-        like = self._training_tree(
-            state.optimiser, snapshots, versions, actor_states, self.counters
-        )
-        _, params, saved = devices.from_first_host(
-            lambda: self.checkpointer.restore(state.params, like)
-        )
-        types = {f.name: f.type for f in dataclasses.fields(Counters)}
-        self.counters = Counters(**{k: types[k](v.item()) for k, v in saved["counters"].items()})
-        state = learner.LearnerState(
-            params=params,
-            optimiser=flax.serialization.from_state_dict(state.optimiser, saved["optimiser"]),
-        )
-        order = [str(g) for g in range(len(snapshots))]
-        actor_states = [
-            old.replace(
-                normaliser=flax.serialization.from_state_dict(
-                    old.normaliser, saved["normalisers"][g]
-                ),
-                step=saved["actor_steps"][n],
-            )
-            for n, (g, old) in enumerate(zip(order, actor_states, strict=True))
-        ]
-        return state, [saved["snapshots"][g] for g in order], saved["versions"], actor_states
+    def _restore(self, like: RunState) -> RunState:
+        _, params, training = self.checkpointer.restore(*run_state.to_tree(like))
+        return run_state.from_tree(like, params, training)
 
 
 class _Clock:

@@ -60,3 +60,25 @@ class Trajectory(flax.struct.PyTreeNode):
     is_first: chex.Array  # bool [T + 1, B]
     initial_carry: Carry  # [B, ...], before row 0 (and before its reset, if row 0 is a first)
     saved: Any = None  # `NetworkOutput.saved` of acting [T, B, ...], where there is one
+
+
+class Unroll(flax.struct.PyTreeNode):
+    """What an actor group hands to the learner: T transitions, as acting left them.
+
+    Lists are of T rows `[B, ...]`: they are stacked inside the compiled update.
+    """
+
+    initial_carry: Carry  # [B, ...], before row 0
+    last_state: ActorState  # [B, ...], after row T - 1; the next unroll begins with it
+    observations: list[chex.Array]  # float32 [B, 80, 80, 1]
+    actions: list[chex.Array]  # int32 [B]
+    saved: list[Any]  # `NetworkOutput.saved` [B, ...]
+    timesteps: TimeStep  # [B, T + 1], without frames
+    last_frame: chex.Array  # uint8 [B, 210, 160] or [B, 3, 210, 160], of row T
+
+
+class Snapshot(flax.struct.PyTreeNode):
+    """A group's copy of the shared parameters: A3C's thread-specific theta'."""
+
+    params: Params
+    updates: chex.Array  # int32, that the shared parameters had seen when it was taken

@@ -44,6 +44,7 @@ from maskrl.devices import Devices
 from maskrl.envs import Environments, game_name
 from maskrl.errors import UserError, exit_on_user_error
 from maskrl.training import Trainer
+from maskrl.types import Unroll
 
 FORWARD, BACKWARD = 114e6, 228e6  # floating-point operations of a frame
 SECONDS = 3.0  # that a part is measured for, in each round
@@ -80,16 +81,15 @@ class Parts:
             self.act,
             self.devices,
             Environments(config.game, actors, 1),
-            self.state.params,
-            0,
+            self.state.snapshot(),
             self.devices.put(self.actor_state),
             self.key,
             config.unroll_length,
         )
         self.group.receive()
-        self.collected = self.unroll()
+        self.filled = self.unroll()
 
-    def unroll(self) -> tuple:
+    def unroll(self) -> Unroll:
         """The group's next unroll of real frames."""
         while not self.group.full:
             self.group.act()
@@ -135,7 +135,7 @@ class Parts:
         """The update by the group's unroll; agent steps."""
 
         def work() -> int:
-            state, _ = self.update(self.state, self.state.params, *self.collected)
+            state, _ = self.update(self.state, self.state.snapshot(), self.filled)
             jax.block_until_ready(state.params)
             return self.envs.num_envs * self.config.unroll_length
 
@@ -150,12 +150,12 @@ class Parts:
 
     def profile(self, folder: pathlib.Path) -> None:
         """Traces one unroll and one update, compiled before."""
-        self.update(self.state, self.state.params, *self.unroll())
+        self.update(self.state, self.state.snapshot(), self.unroll())
         with jax.profiler.trace(str(folder), create_perfetto_trace=True):
             with jax.profiler.TraceAnnotation("unroll"):
-                collected = jax.block_until_ready(self.unroll())
+                unroll = jax.block_until_ready(self.unroll())
             with jax.profiler.TraceAnnotation("update"):
-                jax.block_until_ready(self.update(self.state, self.state.params, *collected))
+                jax.block_until_ready(self.update(self.state, self.state.snapshot(), unroll))
 
 
 def matrix_product() -> float:

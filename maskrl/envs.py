@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 import envpool
+import jax
 import numpy as np
 from envpool.atari.registration import atari_game_list
 
@@ -24,6 +25,11 @@ _MINIMAL_ACTIONS = {
     "MsPacman": ("NOOP", *_ACTIONS[2:10]),
     "SpaceInvaders": ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"),
 }
+
+
+# What the original does with every life before the agent takes over, after the reset's FIRE, in
+# games whose action 1 is FIRE: Breakout's ball is in flight then. Numbers of actions.
+OPENING = (1, 2, 0, 1, 2)
 
 
 def _plain(name: str) -> str:
@@ -82,13 +88,16 @@ class Environments:
     Loss of a life ends an episode (`discount` 0), not the game. At the step limit the last row has
     discount 1: its value bootstraps. The row after a last row is the first of the next episode,
     whatever the action (EnvPool 1.2: it comes with reward 0); `Row.timestep.is_first` marks it.
+    Before that row is handed over, the life's `OPENING` is played; its rewards come with the row,
+    where they count for the score, and for no transition.
 
     Args:
       game: as `game_name` gives it.
       num_envs: B.
       seed: of no-op starts; environment i takes seed + i.
       rgb: frames [B, 3, 210, 160] instead of luminance [B, 210, 160].
-      max_episode_steps: agent steps after which a game is cut off.
+      max_episode_steps: agent steps after which a game is cut off (less the openings of all its
+        lives but the first).
       threads: that step the environments; by default one per core, at most B.
     """
 
@@ -102,6 +111,9 @@ class Environments:
         max_episode_steps: int = 10_000,
         threads: int | None = None,
     ):
+        self.num_actions = int(envpool.make_spec(f"{game}-v5").action_space.n)
+        fires = action_names(game, self.num_actions)[1:2] == ("FIRE",)
+        self._opening = OPENING if fires else ()
         self._pool = envpool.make(
             f"{game}-v5",
             env_type="gymnasium",
@@ -114,12 +126,11 @@ class Environments:
             use_inter_area_resize=False,
             gray_scale=not rgb,
             episodic_life=True,
-            max_episode_steps=max_episode_steps,
+            max_episode_steps=max_episode_steps + len(self._opening),
         )
         self._rgb = rgb
         self._done = np.zeros(num_envs, bool)
         self.num_envs = num_envs
-        self.num_actions = int(self._pool.action_space.n)
 
     def reset(self) -> Row:
         """New games everywhere; every row is a first."""
@@ -132,7 +143,8 @@ class Environments:
             discount=np.ones(self.num_envs, np.float32),
             is_first=~flags,
         )
-        return Row(timestep, flags, flags, info["lives"], info["ram"])
+        row = Row(timestep, flags, flags, info["lives"], info["ram"])
+        return self._open(row, np.arange(self.num_envs))
 
     def send(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
         """Starts a step of all environments, or of those in `ids`; does not wait for it."""
@@ -141,6 +153,10 @@ class Environments:
 
     def recv(self) -> Row:
         """Waits for the step that was sent; rows in the order of its ids."""
+        return self._open(*self._recv())
+
+    def _recv(self) -> tuple[Row, np.ndarray]:
+        """A row, and the numbers of its environments."""
         frame, _, terminated, truncated, info = self._pool.recv()
         ids = info["env_id"]
         is_first = self._done[ids]
@@ -153,7 +169,26 @@ class Environments:
             is_first=is_first,
         )
         game_over = info["terminated"].astype(bool) | truncated
-        return Row(timestep, done, game_over, info["lives"], info["ram"])
+        return Row(timestep, done, game_over, info["lives"], info["ram"]), ids
+
+    def _open(self, row: Row, ids: np.ndarray) -> Row:
+        """Plays the opening where a life begins; a life may end in it, on a row that is a first."""
+        opening = np.flatnonzero(row.timestep.is_first)
+        if not (len(opening) and self._opening):
+            return row
+        row = jax.tree.map(np.array, row)
+        for action in self._opening:
+            self.send(np.full(len(opening), action), ids[opening])
+            new, _ = self._recv()
+            reward = row.timestep.reward[opening] + new.timestep.reward
+            first = row.timestep.is_first[opening]
+            new = new._replace(timestep=new.timestep.replace(reward=reward, is_first=first))
+            for old, now in zip(jax.tree.leaves(row), jax.tree.leaves(new), strict=True):
+                old[opening] = now
+            opening = opening[~new.done]
+            if not len(opening):
+                break
+        return row
 
     def close(self) -> None:
         """Ends the threads."""

@@ -6,7 +6,7 @@ import numpy as np
 from maskrl import config, learner
 from maskrl.config import Config
 from maskrl.training import Trainer
-from maskrl.types import Carry, Normaliser, Params, TimeStep, Trajectory
+from maskrl.types import Carry, Normaliser, Snapshot, TimeStep, Trajectory, Unroll
 
 # The settings of every test that trains: 4 actors in 2 groups, 3 steps an unroll.
 TINY = {
@@ -56,8 +56,8 @@ def random_timestep(rng, batch: int, first: bool = False, rgb: bool = False) -> 
     )
 
 
-def random_collected(agent, rng, steps: int, batch: int) -> tuple:
-    """An unroll of noise as an actor group collects it, for `learner.assemble`."""
+def random_unroll(agent, rng, steps: int, batch: int) -> Unroll:
+    """An unroll of noise, as an actor group collects it."""
     trajectory = random_trajectory(rng, steps, batch, agent.network.num_actions)
     timesteps = TimeStep(
         frame=None,
@@ -71,22 +71,28 @@ def random_collected(agent, rng, steps: int, batch: int) -> tuple:
         std=np.full(batch, 2e-5, np.float32),
         count=np.ones(batch, np.float32),
     )
-    return (
-        trajectory.initial_carry,
-        last.replace(normaliser=normaliser),
-        list(trajectory.observation[:-1]),
-        list(trajectory.action),
-        [None] * steps,
-        timesteps,
-        random_timestep(rng, batch).frame,
+    return Unroll(
+        initial_carry=trajectory.initial_carry,
+        last_state=last.replace(normaliser=normaliser),
+        observations=list(trajectory.observation[:-1]),
+        actions=list(trajectory.action),
+        saved=[None] * steps,
+        timesteps=timesteps,
+        last_frame=random_timestep(rng, batch).frame,
     )
 
 
-def random_state(agent, config) -> tuple[learner.LearnerState, Params]:
+def learner_state(config, params) -> learner.LearnerState:
+    """These parameters, with a fresh optimiser."""
+    optimiser = learner.make_optimiser(config).init(params)
+    return learner.LearnerState(params=params, optimiser=optimiser, updates=np.int32(0))
+
+
+def random_state(agent, config) -> tuple[learner.LearnerState, Snapshot]:
     """Shared parameters with a fresh optimiser, and a snapshot of other ones; NumPy."""
-    shared, snapshot = (agent.init_params(jax.random.PRNGKey(seed)) for seed in (0, 1))
-    state = learner.LearnerState(shared, learner.make_optimiser(config).init(shared))
-    return jax.tree.map(np.asarray, (state, snapshot))
+    shared, other = (agent.init_params(jax.random.PRNGKey(seed)) for seed in (0, 1))
+    state = learner_state(config, shared), Snapshot(params=other, updates=np.int32(0))
+    return jax.tree.map(np.asarray, state)
 
 
 def train_tiny(

@@ -10,6 +10,7 @@ from samples import random_timestep, tiny_config
 from maskrl import learner, preprocess
 from maskrl.agent import make_agent
 from maskrl.envs import Environments
+from maskrl.types import Unroll
 
 
 @functools.cache
@@ -39,10 +40,22 @@ def act(agent, params, state, timesteps):
     return states, outputs
 
 
-def stacked(timesteps):
-    """Actors first, as `learner.assemble` takes them; without frames."""
+def assembled(agent, before, after, outputs, timesteps):
+    """The learner's trajectory of T outputs and T + 1 timesteps, between two states of the actors.
+
+    An `Unroll` has timesteps with actors first, and without frames.
+    """
     rows = [t.replace(frame=None) for t in timesteps]
-    return jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *rows)
+    unroll = Unroll(
+        initial_carry=before.carry,
+        last_state=after,
+        observations=[o.observation for o in outputs],
+        actions=[o.action for o in outputs],
+        saved=[jax.tree.map(lambda x: x[0], o.network.saved) for o in outputs],
+        timesteps=jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *rows),
+        last_frame=timesteps[-1].frame,
+    )
+    return learner.assemble(agent, unroll)
 
 
 def noise(steps, batch, resets):
@@ -65,16 +78,8 @@ def check_unroll(agent, params, timesteps, start, length):
     states, outputs = act(agent, params, agent.init_state(np.arange(batch)), timesteps)
     before = states[start - 1] if start else agent.init_state(np.arange(batch))
     end = start + length
-    trajectory = learner.assemble(
-        agent,
-        before.carry,
-        states[end - 1],
-        [o.observation for o in outputs[start:end]],
-        [o.action for o in outputs[start:end]],
-        [jax.tree.map(lambda x: x[0], o.network.saved) for o in outputs[start:end]],
-        stacked(timesteps[start : end + 1]),
-        timesteps[end].frame,
-    )
+    rows = slice(start, end + 1)
+    trajectory = assembled(agent, before, states[end - 1], outputs[start:end], timesteps[rows])
     again = trajectory.replace(saved=None)
     for unrolled in (jax.jit(agent.unroll)(params, t) for t in (trajectory, again)):
         for name in ("logits", "value", "policy_mask", "value_mask", "hidden"):
@@ -140,16 +145,7 @@ def test_bootstrap_row_advances_nothing():
     timesteps = noise(5, 2, {})
     states, outputs = act(agent, params, agent.init_state(np.arange(2)), timesteps[:4])
     before = jax.tree.map(np.array, states[-1])
-    trajectory = learner.assemble(
-        agent,
-        agent.init_state(np.arange(2)).carry,
-        states[-1],
-        [o.observation for o in outputs],
-        [o.action for o in outputs],
-        [jax.tree.map(lambda x: x[0], o.network.saved) for o in outputs],
-        stacked(timesteps),
-        timesteps[4].frame,
-    )
+    trajectory = assembled(agent, agent.init_state(np.arange(2)), states[-1], outputs, timesteps)
     jax.block_until_ready(jax.jit(agent.unroll)(params, trajectory))
     jax.tree.map(np.testing.assert_array_equal, states[-1], before)
     after, _ = act(agent, params, states[-1], timesteps[4:])

@@ -17,13 +17,14 @@ from jax.flatten_util import ravel_pytree
 from maskrl import learner
 from maskrl.agent import make_agent
 from maskrl.devices import Devices
-from samples import random_collected, random_state, tiny_config
+from samples import random_state, random_unroll, tiny_config
 
 assert jax.local_device_count() == 8
-config = tiny_config(actors_per_group=8)
-agent = make_agent("Breakout", 4, "both", "convlstm")
+shared = int(sys.argv[1])
+config = tiny_config(actors_per_group=8, actors_per_update=shared)
+agent = make_agent("Breakout", 4, "both", "none")
 state, snapshot = random_state(agent, config)
-collected = random_collected(agent, np.random.default_rng(0), 3, 8)
+unroll = random_unroll(agent, np.random.default_rng(0), 3, 8)
 
 
 def change(count):
@@ -31,7 +32,7 @@ def change(count):
     assert devices.count == count
     update = learner.make_update(agent, config, devices)
     new, metrics = update(
-        devices.replicate(state), devices.replicate(snapshot), *devices.split(collected)
+        devices.replicate(state), devices.replicate(snapshot), devices.split(unroll)
     )
     for leaf in jax.tree.leaves(new.params):
         assert count == 1 or np.all(np.asarray(leaf) == np.asarray(leaf)[0])
@@ -44,25 +45,32 @@ print(np.linalg.norm(one))
 for count in (2, 8):
     several, theirs = change(count)
     print(np.linalg.norm(one - several) / np.linalg.norm(one))
-    for name in ("loss", "policy_loss", "value_loss", "gradient_norm"):
+    for name in ("loss", "policy_loss", "value_loss", "gradient_norm", "staleness"):
         np.testing.assert_allclose(theirs[name], metrics[name], rtol=1e-4, err_msg=name)
 """
 
 
-def run_on_devices(count: int, code: str) -> str:
+def run_on_devices(count: int, code: str, *argv: str) -> str:
     """Runs the code in a process that has so many devices; its stdout."""
     flags = f"import os; os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count={count}'"
     done = subprocess.run(
-        [sys.executable, "-c", f"{flags}\n{code}"], capture_output=True, text=True, cwd=CHECKOUT
+        [sys.executable, "-c", f"{flags}\n{code}", *argv],
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_two_and_eight_devices_update_like_one():
-    """The same state, snapshot and batch: less than 1e-4 of the update's own norm apart."""
-    norm, *differences = map(float, run_on_devices(8, UPDATE).split())
-    assert norm > 1e-3
+@pytest.mark.parametrize("shared", [1, 2, 8])
+def test_two_and_eight_devices_update_like_one(shared):
+    """The same state, snapshot and unroll: less than 1e-4 of the update's own norm apart.
+
+    Whether each actor's gradient is an update, or two or all of them share one.
+    """
+    norm, *differences = map(float, run_on_devices(8, UPDATE, str(shared)).split())
+    assert norm > 1e-4
     assert len(differences) == 2
     assert max(differences) < 1e-4
 

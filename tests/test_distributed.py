@@ -53,7 +53,7 @@ import jax, numpy as np
 from jax.flatten_util import ravel_pytree
 from maskrl import devices, learner
 from maskrl.agent import make_agent
-from samples import random_collected, random_state, tiny_config
+from samples import random_state, random_unroll, tiny_config
 
 path, *joining = sys.argv[1:]
 if joining:
@@ -64,11 +64,11 @@ config = tiny_config(actors_per_group=4)
 agent = make_agent("Breakout", 4, "both", "none")
 state, snapshot = random_state(agent, config)
 
-collected = devices.share(random_collected(agent, np.random.default_rng(0), 3, 4))
+unroll = devices.share(random_unroll(agent, np.random.default_rng(0), 3, 4))
 d = devices.Devices()
 assert d.count == 4 // jax.process_count()
 update = learner.make_update(agent, config, d)
-new, metrics = update(d.replicate(state), d.replicate(snapshot), *d.split(collected))
+new, metrics = update(d.replicate(state), d.replicate(snapshot), d.split(unroll))
 moved = jax.tree.map(np.subtract, d.first(new.params), state.params)
 np.savez(path, update=np.float64(ravel_pytree(moved)[0]), **d.first(metrics))
 """

@@ -1,15 +1,19 @@
-"""The update: a stale gradient moves the newest parameters, by the shared optimiser."""
+"""The update: stale gradients, one per actor and life, move the newest parameters in order."""
+
+import dataclasses
 
 import jax
 import jax.flatten_util
 import numpy as np
 import pytest
 import reference
-from samples import random_collected, tiny_config
+from samples import learner_state, random_unroll, tiny_config
 
-from maskrl import learner
+from maskrl import learner, metrics
 from maskrl.agent import make_agent
 from maskrl.devices import Devices
+from maskrl.errors import UserError
+from maskrl.types import Snapshot
 
 CONFIG = tiny_config(learning_rate=1e-3, adam_eps=1e-4)
 AGENT = make_agent("Breakout", 4, "both", "convlstm")
@@ -28,60 +32,131 @@ def params_of(seed):
     return AGENT.init_params(jax.random.PRNGKey(seed))
 
 
-def gradient_at(params, collected):
-    """The loss's gradient, taken outside the update."""
-    trajectory = learner.assemble(AGENT, *collected)
-    return jax.jit(jax.grad(lambda p: learner.loss(AGENT, CONFIG, p, trajectory)[0]))(params)
+def snapshot_of(params):
+    return Snapshot(params=params, updates=np.int32(0))
 
 
-def test_stale_gradient_moves_the_newest_parameters(update):
-    """Two updates by two snapshots, neither of them the shared parameters.
+@jax.jit
+def gradient_of(params, trajectory, counted):
+    """The loss's gradient at these parameters over these transitions, outside the update."""
+
+    def loss(params):
+        return learner.loss(AGENT, CONFIG, params, trajectory, counted)[0]
+
+    return jax.grad(loss)(params)
+
+
+def gradients_at(params, unroll):
+    """Those that the update takes of a `random_unroll` of two actors, by hand, in its order.
+
+    Both actors' lives end at row 1, and rows 2 are firsts: transition 0 is the first life's,
+    transition 1 nobody's, transition 2 the second's. Both first lives come before both second ones.
+    """
+    trajectory = learner.assemble(AGENT, unroll)
+    gradients = []
+    for transition in (0, 2):
+        for actor in (0, 1):
+            counted = np.zeros((3, 2))
+            counted[transition, actor] = 1
+            # The loss is a mean over the two actors; an actor's own is twice that.
+            gradients.append(2 * flat(gradient_of(params, trajectory, counted)))
+    return gradients
+
+
+def test_stale_gradients_move_the_newest_parameters(update):
+    """Two unrolls by two snapshots, neither of them the shared parameters: eight updates.
 
     The result is the reference's AMSGrad from the shared parameters along the gradients at the
-    snapshots, to 1e-3 of the way gone; gradients at the shared parameters would end elsewhere.
+    snapshots, to 1e-3 of the way gone; gradients at the shared parameters would end elsewhere, and
+    so would the mean of the actors' gradients.
     """
     rng = np.random.default_rng(0)
-    unrolls = [random_collected(AGENT, rng, 3, 2) for _ in range(2)]
+    unrolls = [random_unroll(AGENT, rng, 3, 2) for _ in range(2)]
     shared, snapshots = params_of(0), [params_of(1), params_of(2)]
-    state = learner.LearnerState(shared, learner.make_optimiser(CONFIG).init(shared))
-    for snapshot, collected in zip(snapshots, unrolls, strict=True):
-        state, metrics = update(state, snapshot, *collected)
+    state = learner_state(CONFIG, shared)
+    for params, unroll in zip(snapshots, unrolls, strict=True):
+        state, numbers = update(state, snapshot_of(params), unroll)
 
     def expected(at):
-        gradients = [flat(gradient_at(p, c)) for p, c in zip(at, unrolls, strict=True)]
+        gradients = [g for p, u in zip(at, unrolls, strict=True) for g in gradients_at(p, u)]
         return reference.amsgrad(flat(shared), gradients, 1e-3, 1e-4), gradients
 
     end, gradients = expected(snapshots)
     way = np.linalg.norm(end - flat(shared))
     assert np.linalg.norm(flat(state.params) - end) < 1e-3 * way
     assert np.linalg.norm(flat(state.params) - expected([shared, shared])[0]) > 0.1 * way
-    np.testing.assert_allclose(metrics["gradient_norm"], np.linalg.norm(gradients[1]), rtol=1e-3)
+    means = [np.mean(gradients[:4], axis=0), np.mean(gradients[4:], axis=0)]
+    mean = reference.amsgrad(flat(shared), means, 1e-3, 1e-4)
+    assert np.linalg.norm(flat(state.params) - mean) > 0.1 * way
+
+    norms = np.asarray(numbers["gradient_norm"])
+    np.testing.assert_allclose(
+        norms[:2].ravel(), [np.linalg.norm(g) for g in gradients[4:]], rtol=1e-3
+    )
+    assert np.isnan(norms[2]).all()  # nobody lived a third life
+    # Four updates came before; the snapshot was taken before the first.
+    assert np.asarray(numbers["staleness"])[:2].ravel().tolist() == [4, 5, 6, 7]
+    assert int(state.updates) == 8
+    counts = [int(x) for x in jax.tree.leaves(state.optimiser) if x.ndim == 0]
+    assert counts == [8, 8]
+
+
+def test_actors_that_share_an_update():
+    """b = B = 2: one step along the mean gradient of whole unrolls, with the scaled optimiser."""
+    config = dataclasses.replace(CONFIG, actors_per_update=2)
+    update = learner.make_update(AGENT, config, Devices(1))
+    unroll, shared = random_unroll(AGENT, np.random.default_rng(0), 3, 2), params_of(0)
+    state, numbers = update(learner_state(config, shared), snapshot_of(params_of(1)), unroll)
+    mean = np.sum(gradients_at(params_of(1), unroll), axis=0) / 2
+    np.testing.assert_allclose(numbers["gradient_norm"][0, 0], np.linalg.norm(mean), rtol=1e-3)
+    # The first step of AMSGrad: m / (1 - b1) = g, and sqrt(v / (1 - b2)) = |g|.
+    b2 = 0.999**2
+    eps = 1e-4 / np.sqrt(2) / np.sqrt(1 - b2)
+    step = 1e-3 * np.sqrt(2) * mean / (np.abs(mean) + eps)
+    moved = flat(state.params) - flat(shared)
+    assert np.linalg.norm(moved + step) < 1e-3 * np.linalg.norm(step)
+    assert int(state.updates) == 1
 
 
 def test_nothing_is_donated(update):
     """Snapshots alias the shared parameters: both must outlive an update."""
     params = params_of(0)
-    state = learner.LearnerState(params, learner.make_optimiser(CONFIG).init(params))
-    collected = random_collected(AGENT, np.random.default_rng(0), 3, 2)
+    state = learner_state(CONFIG, params)
     before = flat(params)
-    new, _ = update(state, params, *collected)
+    unroll = random_unroll(AGENT, np.random.default_rng(0), 3, 2)
+    new, _ = update(state, state.snapshot(), unroll)
     np.testing.assert_array_equal(flat(params), before)
     np.testing.assert_array_equal(flat(state.params), before)
     assert np.any(flat(new.params) != before)
 
 
-def test_metrics(update):
-    """The parts add up to the loss."""
+def test_numbers(update):
+    """The parts add up to the loss; the explained variance is that of the transitions."""
     params = params_of(0)
-    state = learner.LearnerState(params, learner.make_optimiser(CONFIG).init(params))
-    _, m = update(state, params, *random_collected(AGENT, np.random.default_rng(0), 3, 2))
-    np.testing.assert_allclose(m["loss"], m["policy_loss"] + 0.5 * m["value_loss"], rtol=1e-5)
-    assert 1.3 < m["entropy"] <= np.log(4) + 1e-6
+    state = learner_state(CONFIG, params)
+    unroll = random_unroll(AGENT, np.random.default_rng(0), 3, 2)
+    _, m = update(state, state.snapshot(), unroll)
+    collected = metrics.Metrics()
+    collected.update({name: np.asarray(x) for name, x in m.items()})
+    row = collected.row()
+    np.testing.assert_allclose(row["loss"], row["policy_loss"] + 0.5 * row["value_loss"], rtol=1e-5)
+    assert 1.3 < row["entropy"] <= np.log(4) + 1e-6
+    assert 0 < row["policy_mask"] < 1
+    assert (row["staleness_min"], row["staleness_max"]) == (0, 3)
+    assert row["gradient_norm_median"] <= row["gradient_norm_90"] <= row["gradient_norm_max"]
+    assert np.isfinite(row["explained_variance"])
 
 
-def test_optimiser_scale():
-    """Unset: the paper's for one actor, and the square-root rule for B that share an update."""
-    assert tiny_config(actors_per_group=1).optimiser_scale == (1e-4, 1e-3)
-    assert tiny_config(actors_per_group=4).optimiser_scale == (2e-4, 0.5e-3)
-    given = tiny_config(actors_per_group=4, learning_rate=0.1, adam_eps=0.5)
-    assert given.optimiser_scale == (0.1, 0.5)
+def test_explained_variance_by_hand():
+    """Returns 1, 2, 3 (variance 2/3) less values 1, 2, 4: errors 0, 0, -1 (variance 2/9)."""
+    moments = np.mean([1, 2, 3]), np.mean([1, 4, 9]), np.mean([0, 0, -1]), np.mean([0, 0, 1])
+    assert metrics.explained_variance(*moments) == pytest.approx(1 - (2 / 9) / (2 / 3))
+    assert np.isnan(metrics.explained_variance(2.0, 4.0, 0.0, 0.0))
+
+
+def test_settings_of_the_optimiser():
+    """The paper's literal numbers for one actor, whatever B; b must divide B."""
+    config = tiny_config(actors_per_group=7)
+    assert (config.actors_per_update, config.learning_rate, config.adam_eps) == (1, 1e-4, 1e-3)
+    with pytest.raises(UserError, match="--actors-per-group 7 does not divide by"):
+        tiny_config(actors_per_group=7, actors_per_update=2)

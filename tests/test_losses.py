@@ -98,7 +98,20 @@ def test_entropy_and_log_probability():
     )
 
 
-COSTS = {"gae_lambda": 1.0, "entropy_cost": 0.01, "value_cost": 0.5}
+def a3c_loss(logits, values, action, rewards, discounts, is_first):
+    """The loss as the learner puts it together, lambda 1: returns, advantages, weights."""
+    constant = jax.lax.stop_gradient(values)
+    targets = losses.lambda_returns(rewards, discounts, is_first, constant, 1.0)
+    return losses.a3c_loss(
+        logits,
+        values[:-1],
+        action,
+        targets,
+        targets - constant[:-1],
+        1.0 - is_first[1:],
+        entropy_cost=0.01,
+        value_cost=0.5,
+    )
 
 
 def test_loss_by_hand():
@@ -106,14 +119,13 @@ def test_loss_by_hand():
 
     R = [4.5, 7], A = R - V = [1.5, 3]; policy: 4.5 ln 2 - 0.02 ln 2; value: (2.25 + 9) / 2.
     """
-    total, parts = losses.a3c_loss(
+    total, parts = a3c_loss(
         jnp.zeros((2, 1, 2)),
         column(3, 4, 10),
         np.array([[0], [1]]),
         column(0, 1, 2),
         column(0.5, 0.5, 0.5),
         np.zeros((3, 1), bool),
-        **COSTS,
     )
     policy, value = 4.48 * np.log(2), 5.625
     np.testing.assert_allclose(parts["policy_loss"], policy, rtol=1e-6)
@@ -124,14 +136,13 @@ def test_loss_by_hand():
 
 def test_loss_of_an_ignored_row_by_hand():
     """Row 1 is terminal, transition 1 weighs nothing: A0 = 1 - 3 = -2, and that is all."""
-    total, parts = losses.a3c_loss(
+    total, parts = a3c_loss(
         jnp.zeros((2, 1, 2)),
         column(3, 4, 10),
         np.array([[0], [1]]),
         column(0, 1, 2),
         column(0.5, 0, 0.5),
         np.array([[0], [0], [1]], bool),
-        **COSTS,
     )
     np.testing.assert_allclose(parts["policy_loss"], -2 * np.log(2) - 0.01 * np.log(2), 1e-6)
     np.testing.assert_allclose(total, -2.01 * np.log(2) + 0.5 * 2, rtol=1e-6)
@@ -139,7 +150,7 @@ def test_loss_of_an_ignored_row_by_hand():
 
 def random_loss(logits, values, rows, action):
     rewards, discounts, is_first, _ = rows
-    return losses.a3c_loss(logits, values, action, rewards, discounts, is_first, **COSTS)[0]
+    return a3c_loss(logits, values, action, rewards, discounts, is_first)[0]
 
 
 def test_rows_after_done_have_no_gradient():

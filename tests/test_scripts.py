@@ -144,7 +144,7 @@ def test_preset(here, monkeypatch):
     monkeypatch.setattr("maskrl.training.Trainer", Trainer)
     assert train.main(["--preset", "paper", "--game", "pong", "--seed", "3"]) == 0
     s = seen[0]
-    assert (s.groups, s.actors_per_group, *s.optimiser_scale) == (35, 1, 1e-4, 1e-3)
+    assert (s.groups, s.actors_per_group, s.actors_per_update) == (5, 7, 1)
     assert (s.unroll_length, s.discount, s.gae_lambda, s.steps) == (20, 0.99, 1.0, 100_000_000)
     assert (s.entropy_cost, s.value_cost, s.max_episode_steps) == (0.01, 0.5, 10_000)
     assert (here / "runs/Pong-both-3/config.json").exists()

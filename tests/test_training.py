@@ -13,6 +13,7 @@ from test_devices import run_on_devices
 from maskrl import checkpoint, training
 from maskrl.actor import ActorGroup
 from maskrl.envs import Environments
+from maskrl.metrics import Metrics
 
 
 def rows_of(run):
@@ -26,10 +27,9 @@ def everything(trainer):
     return jax.tree.map(
         np.asarray,
         {
-            "params": trainer.state.params,
-            "optimiser": trainer.state.optimiser,
-            "snapshots": [group.params for group in trainer.groups],
-            "versions": [group.version for group in trainer.groups],
+            "learner": trainer.state,
+            "start": trainer._start,
+            "snapshots": [group.snapshot for group in trainer.groups],
             "normalisers": [group.state.normaliser for group in trainer.groups],
             "actors": [group.state.actor for group in trainer.groups],
             "steps": [group.state.step for group in trainer.groups],
@@ -70,54 +70,66 @@ def test_a_run_learns_something(first):
 
 
 def test_counters(first):
-    """4 actors, 120 steps, 3 an unroll: as many updates as unrolls were filled."""
+    """4 actors, 120 steps, 3 an unroll: a gradient of every actor, and of what follows a life."""
     c = first.counters
     assert c.agent_steps >= 120
     assert c.agent_steps < 120 + 2 * 4
-    assert c.updates in (19, 20)  # the last unroll may be under way
+    # An actor's unroll is an update, and a life's end within it makes one more; the groups' last
+    # unrolls may be under way.
+    assert 36 <= c.updates <= 60
     assert c.sessions == 1
     last = rows_of(first.run)[-1]
     assert int(last["agent_steps"]) == c.agent_steps
     assert int(last["updates"]) == c.updates
     assert float(last["seconds"]) == pytest.approx(c.seconds, rel=0.2)
-    for column in ("loss", "policy_loss", "value_loss", "entropy", "gradient_norm"):
+    for column in ("loss", "policy_loss", "value_loss", "entropy", "gradient_norm_median"):
         assert np.isfinite(float(last[column]))
     assert float(last["steps_per_second"]) > 0
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_staleness(tmp_path, groups):
-    """Groups - 1 as soon as every group had its first update; a row per round here."""
-    settings = {"groups": groups, "actors_per_group": 1, "core": "none", "steps": 60}
-    train_tiny(tmp_path / "run", log_seconds=0, **settings)
-    seen = [r for r in rows_of(tmp_path / "run") if r["staleness_max"]]
-    steady = [r for r in seen if int(r["updates"]) > groups]
-    assert len(steady) > 4
-    for row in steady:
-        assert float(row["staleness_mean"]) == float(row["staleness_max"]) == groups - 1
+    """G groups of b actors that share an update: G - 1, as soon as every group had its first.
+
+    And where each of two actors' gradients is an update, 2 (G - 1) and one more.
+    """
+    settings = {"groups": groups, "actors_per_group": 2, "core": "none", "steps": 120}
+    for shared, wanted in ((2, {groups - 1}), (1, {2 * groups - 2, 2 * groups - 1})):
+        run = tmp_path / str(shared)
+        # Lives longer than the run: none ends, so none makes an update of its own.
+        train_tiny(run, log_seconds=0, actors_per_update=shared, game="Seaquest", **settings)
+        seen = [r for r in rows_of(run) if r["staleness_max"]]
+        steady = [r for r in seen if int(r["updates"]) > 2 * groups]
+        assert len(steady) > 4
+        for row in steady:
+            found = {int(row["staleness_min"]), int(row["staleness_max"])}
+            assert found <= wanted
+            assert row["staleness_mean"] == f"{np.mean(list(wanted)):g}"
 
 
 def test_sync_every(tmp_path, monkeypatch):
     """Two groups that copy after every second unroll: by hand 0, 1, 2, 3, then 1, 1, 3, 3."""
     seen = []
-    learn = training.Trainer._learn
+    update = Metrics.update
 
-    def watch(self, group):
-        seen.append(self.counters.updates - group.version)
-        learn(self, group)
+    def watch(self, numbers):
+        seen.extend(numbers["staleness"][~np.isnan(numbers["staleness"])].astype(int).tolist())
+        update(self, numbers)
 
-    monkeypatch.setattr(training.Trainer, "_learn", watch)
-    train_tiny(tmp_path / "run", sync_every=2, actors_per_group=1, core="none", steps=80)
+    monkeypatch.setattr(Metrics, "update", watch)
+    settings = {"game": "Seaquest", "actors_per_group": 1, "core": "none", "steps": 80}
+    train_tiny(tmp_path / "run", sync_every=2, **settings)
     assert seen[:12] == [0, 1, 2, 3, 1, 1, 3, 3, 1, 1, 3, 3]
 
 
 def test_snapshots_are_the_newest_parameters_of_their_time(first):
-    """The group that learnt last holds the shared parameters; the other's are one update older."""
-    last, other = sorted(first.groups, key=lambda g: -g.version)
-    assert last.version == first.counters.updates
-    assert other.version == first.counters.updates - 1
-    assert_same(last.params, first.state.params)
-    assert differ(other.params, first.state.params)
+    """The group that learnt last holds the shared parameters; the other's are older."""
+    last, other = sorted(first.groups, key=lambda g: -int(g.snapshot.updates))
+    assert last.snapshot.updates == first.counters.updates
+    # By the two actors' gradients of the last unroll, and those after a life's end.
+    assert 2 <= first.counters.updates - other.snapshot.updates <= 4
+    assert_same(last.snapshot.params, first.state.params)
+    assert differ(other.snapshot.params, first.state.params)
 
 
 def test_ignored_rows_are_no_agent_steps(tmp_path, monkeypatch):
@@ -174,6 +186,7 @@ def test_resume_goes_on_with_everything(first, tmp_path, monkeypatch):
         numbers = [float(row[name]) for row in rows]
         assert numbers == sorted(set(numbers))
     # Optax counts the optimiser's steps.
+    assert int(resumed.state.updates) == resumed.counters.updates
     counts = [x for x in jax.tree.leaves(resumed.state.optimiser) if x.ndim == 0]
     assert counts
     assert all(int(count) == resumed.counters.updates for count in counts)
@@ -188,8 +201,9 @@ def test_resumed_run_is_stale_from_the_start(first, tmp_path):
     run = copy_of(first, tmp_path)
     resumed = train_tiny(run, resume=True, steps=160)
     row = rows_of(run)[-1]
-    assert float(row["staleness_max"]) <= 2
-    assert float(row["staleness_mean"]) > 0.5
+    # Two actors' updates of the other group, and the actor's before; a life's end adds to them.
+    assert float(row["staleness_max"]) <= 2 + 1 + 2
+    assert float(row["staleness_mean"]) > 1
     assert resumed.counters.updates > first.counters.updates
 
 
@@ -262,18 +276,101 @@ def test_evaluation_at_intervals_keeps_the_best(tmp_path):
 
     run = tmp_path / "run"
     trainer = train_tiny(run, evaluate=evaluate, eval_every=40, steps=120, core="none")
-    assert len(seen) in (2, 3)
+    assert len(seen) == 3
     _, best, info = checkpoint.load_agent(run)
     assert_same(best, seen[1])
     assert info.score == 3
-    assert trainer.counters.best_score == 3
-    scores = [float(r["eval_score_mean"]) for r in rows_of(run) if r["eval_score_mean"]]
-    assert scores == [1, 3, 2][: len(seen)]
+    rows = [r for r in rows_of(run) if r["eval_score_mean"]]
+    assert [float(r["eval_score_mean"]) for r in rows] == [1, 3, 2]
+    assert int(rows[-1]["agent_steps"]) == trainer.counters.agent_steps  # the last one, too
+    assert all(0 < float(r["eval_share"]) < 1 for r in rows)
 
 
-def test_no_evaluation_in_short_runs(tmp_path):
-    """A run shorter than one interval has none, and no best agent: the newest is loaded."""
-    trainer = train_tiny(tmp_path / "run", eval_every=1000, core="none", evaluate=None)
+def test_best_never_becomes_worse(tmp_path):
+    """A later session's best is compared with the score on disk."""
+    run = tmp_path / "run"
+    train_tiny(run, evaluate=lambda *_: np.array([5.0]), eval_every=None, core="none")
+    best = checkpoint.load_agent(run)[2]
+    train_tiny(
+        run,
+        evaluate=lambda *_: np.array([4.0]),
+        eval_every=None,
+        core="none",
+        resume=True,
+        steps=160,
+    )
+    assert checkpoint.load_agent(run)[2] == best
+    train_tiny(
+        run,
+        evaluate=lambda *_: np.array([6.0]),
+        eval_every=None,
+        core="none",
+        resume=True,
+        steps=200,
+    )
+    assert checkpoint.load_agent(run)[2].score == 6
+    assert checkpoint.load_agent(run)[2].agent_steps >= 200
+
+
+def test_evaluations_of_a_run_that_is_often_preempted(tmp_path):
+    """Sessions of 40 steps, an evaluation every 60: at 80 and at 120, and at the end."""
+    run, seen = tmp_path / "run", []
+
+    class Preempted(training.Trainer):
+        def _count(self, *flags):
+            votes = super()._count(*flags)
+            if flags and self.counters.agent_steps >= 40 * self.counters.sessions:
+                self.stop()
+            return votes
+
+    def evaluate(agent, params):
+        seen.append(trainer.counters.agent_steps)
+        return np.zeros(1)
+
+    run.mkdir()
+    settings = tiny_config(eval_every=60, core="none", steps=180)
+    for session in range(5):
+        trainer = Preempted(settings, run, device_count=1, resume=session > 0, evaluate=evaluate)
+        try:
+            trainer.train()
+            break
+        except KeyboardInterrupt:
+            continue
+    assert trainer.counters.agent_steps >= 180
+    assert len(seen) == 3
+    assert all(s // 60 == n for n, s in enumerate(seen, 1))
+
+
+def test_schedule_of_evaluations():
+    """Every 250,000 steps up to 2 million, every 2 million from there; or as told; or never."""
+    steps, due = 0, []
+    while steps < 7_000_000:
+        steps = tiny_config(eval_every=None).next_evaluation(steps)
+        due.append(steps)
+    assert due == [*range(250_000, 2_000_001, 250_000), 4_000_000, 6_000_000, 8_000_000]
+    assert tiny_config(eval_every=10).next_evaluation(25) == 30
+    assert tiny_config(eval_every=0).next_evaluation(25) == np.inf
+
+
+def test_numbers_that_are_none_end_the_run(tmp_path, monkeypatch):
+    """One update after the damage the run ends; its newest checkpoint is the one before."""
+    run = tmp_path / "run"
+    trainer = train_tiny(run, core="none")
+    good = trainer.counters.agent_steps
+    bad = training.Trainer(
+        tiny_config(core="none", steps=400), run, device_count=1, resume=True, evaluate=None
+    )
+    bad.state = bad.state.replace(params=jax.tree.map(lambda x: x * np.nan, bad.state.params))
+    before = int(bad.state.updates)
+    with pytest.raises(training.NotFinite, match=f"near step .*--resume {run}"):
+        bad.train()
+    assert int(bad.state.updates) - before < 10
+    assert checkpoint.Checkpointer(run).restore_agent()[2].agent_steps == good
+
+
+def test_no_evaluation(tmp_path):
+    """Told not to: no best agent, and the newest is loaded."""
+    trainer = train_tiny(tmp_path / "run", eval_every=0, core="none", evaluate=None)
     assert not (tmp_path / "run" / checkpoint.BEST).exists()
     _, params, info = checkpoint.load_agent(tmp_path / "run")
     assert_same(params, trainer.params)

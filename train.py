@@ -19,12 +19,12 @@ import sys
 from typing import Any
 
 import maskrl
-from maskrl import checkpoint, config, devices, evaluation, training
+from maskrl import checkpoint, config, devices, training
+from maskrl.checkpoint import RUNS
 from maskrl.cli import Parser, add_config_flags
 from maskrl.envs import game_name
 from maskrl.errors import UserError, exit_on_user_error
 
-RUNS = pathlib.Path("runs")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "numpy")
 
 
@@ -111,22 +111,11 @@ def main(argv: list[str] | None = None) -> int:
             lambda: (old_run if args.resume else new_run)(args, given)
         )
 
-        def evaluate(agent, params):
-            return evaluation.play(
-                agent,
-                params,
-                settings.game,
-                settings.eval_episodes,
-                rgb=settings.frames == "rgb",
-                max_episode_steps=settings.eval_episode_steps,
-            ).scores
-
         trainer = training.Trainer(
             settings,
             run,
             device_count=devices.most_devices(settings.actors_per_group),
             resume=bool(args.resume),
-            evaluate=evaluate,
         )
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         versions["maskrl"] = maskrl.__version__

@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser("python -m benchmarks.campaign", __doc__)
     add = parser.add_argument
     add("list", type=pathlib.Path, metavar="LIST", help="a line of train.py's flags per run")
-    add("--runs", type=pathlib.Path, default=pathlib.Path("runs"), help="their folder [runs]")
+    add("--runs", type=pathlib.Path, default=checkpoint.RUNS, help="their folder [runs]")
     add("--jobs", type=int, help="runs at a time, each on a core [one per core]")
     add("--only", type=int, metavar="N", help="the run of this number alone, from 0; all cores")
     add("--nice", type=int, default=5, help="of the runs, for the sake of other work [5]")

@@ -9,6 +9,10 @@ from typing import Any
 from maskrl.errors import UserError
 
 MASKS = ("both", "policy", "value", "none")
+CORES = ("convlstm", "none")
+FRAMES = ("luminance", "rgb")
+PRECISIONS = ("float32", "bfloat16")
+EPISODE_STEPS = 10_000  # agent steps after which the paper cuts a game off
 
 
 def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, low: Any = None):
@@ -24,7 +28,7 @@ class Config:
 
     game: str = setting("SpaceInvaders", "Atari game, e.g. Breakout; any that EnvPool has")
     mask: str = setting("both", "branches with mask-attention (none: plain A3C)", MASKS)
-    core: str = setting("convlstm", "recurrent core", ("convlstm", "none"))
+    core: str = setting("convlstm", "recurrent core", CORES)
     seed: int = setting(0, "of parameters, sampling and environments", low=0)
     steps: int = setting(100_000_000, "agent steps in all (4 frames each)", low=1)
 
@@ -46,16 +50,16 @@ class Config:
     gae_lambda: float = setting(1.0, "of the advantage's lambda-return", low=0)
     entropy_cost: float = setting(0.01, "weight of the policy's entropy", low=0)
     value_cost: float = setting(0.5, "weight of the value's loss", low=0)
-    max_episode_steps: int = setting(10_000, "agent steps after which a game is cut off", low=1)
+    max_episode_steps: int = setting(
+        EPISODE_STEPS, "agent steps after which a game is cut off", low=1
+    )
     frames: str = setting(
         "luminance",
         "grey from EnvPool (faster), or the original's mean of RGB",
-        ("luminance", "rgb"),
+        FRAMES,
     )
 
-    precision: str = setting(
-        "float32", "of the inputs of matrix products, on a CPU", ("float32", "bfloat16")
-    )
+    precision: str = setting("float32", "of the inputs of matrix products, on a CPU", PRECISIONS)
 
     eval_every: int | None = setting(
         None,
@@ -64,7 +68,9 @@ class Config:
         low=0,
     )
     eval_episodes: int = setting(30, "games per evaluation", low=1)
-    eval_episode_steps: int = setting(10_000, "agent steps after which its games are cut", low=1)
+    eval_episode_steps: int = setting(
+        EPISODE_STEPS, "agent steps after which its games are cut", low=1
+    )
     save_every: int = setting(600, "seconds of training between checkpoints", low=1)
 
     def __post_init__(self):

@@ -64,6 +64,11 @@ def action_names(game: str, num_actions: int) -> tuple[str, ...]:
     return tuple(f"ACTION_{n}" for n in range(num_actions))
 
 
+def num_actions(game: str) -> int:
+    """The size of the game's minimal action set."""
+    return int(envpool.make_spec(f"{game}-v5").action_space.n)
+
+
 def environment_seed(*entropy: int) -> int:
     """EnvPool's seed for the first of some environments; the others count up from it.
 
@@ -111,7 +116,7 @@ class Environments:
         max_episode_steps: int = 10_000,
         threads: int | None = None,
     ):
-        self.num_actions = int(envpool.make_spec(f"{game}-v5").action_space.n)
+        self.num_actions = num_actions(game)
         fires = action_names(game, self.num_actions)[1:2] == ("FIRE",)
         self._opening = OPENING if fires else ()
         self._pool = envpool.make(

@@ -270,7 +270,7 @@ def test_evaluation_at_intervals_keeps_the_best(tmp_path):
     """Scores 1, 3, 2: the second agent is kept; the clock stands still meanwhile."""
     seen = []
 
-    def evaluate(agent, params):
+    def evaluate(params):
         seen.append(jax.tree.map(np.array, params))
         return np.array([1.0, 3.0, 2.0][len(seen) - 1 : len(seen)])
 
@@ -289,11 +289,11 @@ def test_evaluation_at_intervals_keeps_the_best(tmp_path):
 def test_best_never_becomes_worse(tmp_path):
     """A later session's best is compared with the score on disk."""
     run = tmp_path / "run"
-    train_tiny(run, evaluate=lambda *_: np.array([5.0]), eval_every=None, core="none")
+    train_tiny(run, evaluate=lambda params: np.array([5.0]), eval_every=None, core="none")
     best = checkpoint.load_agent(run)[2]
     train_tiny(
         run,
-        evaluate=lambda *_: np.array([4.0]),
+        evaluate=lambda params: np.array([4.0]),
         eval_every=None,
         core="none",
         resume=True,
@@ -302,7 +302,7 @@ def test_best_never_becomes_worse(tmp_path):
     assert checkpoint.load_agent(run)[2] == best
     train_tiny(
         run,
-        evaluate=lambda *_: np.array([6.0]),
+        evaluate=lambda params: np.array([6.0]),
         eval_every=None,
         core="none",
         resume=True,
@@ -323,7 +323,7 @@ def test_evaluations_of_a_run_that_is_often_preempted(tmp_path):
                 self.stop()
             return votes
 
-    def evaluate(agent, params):
+    def evaluate(params):
         seen.append(trainer.counters.agent_steps)
         return np.zeros(1)
 

@@ -1,1 +1,1 @@
-"""Do the masks explain? Rival saliency methods, measures and controls; uses the agent, draws apart."""
+"""Do the masks explain? Rival saliency methods, measures and controls."""

@@ -81,7 +81,7 @@ def collect(
     """Plays `games` greedy games at once, of at most `max_steps` agent steps, without intervention.
 
     Args:
-      frames: moments wanted of all games; there are fewer where games are too short for their share.
+      frames: moments wanted of all games; fewer where games are too short for their share.
     """
     spec, rng = agent.spec, np.random.default_rng(seed)
     step = jax.jit(functools.partial(agent.step, greedy=True))
@@ -93,12 +93,10 @@ def collect(
     colour = envs if spec.frames == "rgb" else make(rgb=True)
     pairs = max(-(-frames // (2 * games)), 1)
     # Pairs do not overlap: starts are even.
-    starts = [
-        np.sort(rng.choice(np.arange(1, max(max_steps // 2, 2)), min(pairs * SPARE, max_steps // 2 - 1),
-                           replace=False)) * 2
-        for _ in range(games)
-    ]  # fmt: skip
-    wanted = [set(s) | set(s + 1) for s in map(np.asarray, starts)]
+    places = np.arange(2, max_steps - 1, 2)
+    some = min(pairs * SPARE, len(places))
+    starts = [np.sort(rng.choice(places, some, replace=False)) for _ in range(games)]
+    wanted = [{*s, *(s + 1)} for s in starts]
     state, key = agent.init_state(np.arange(games)), jax.random.PRNGKey(seed)
     params = jax.device_put(params)
     row = envs.reset()

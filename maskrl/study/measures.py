@@ -107,16 +107,16 @@ def area(curve: np.ndarray, axis: int = -2) -> np.ndarray:
 # --------------------------------------------------------------------------- maps compared
 
 
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's coefficient of two maps; 0 where one of them is constant (it says nothing)."""
-    a, b = (stats.rankdata(m) for m in (a, b))
-    a, b = a - a.mean(), b - b.mean()
-    length = np.sqrt((a**2).sum() * (b**2).sum())
-    return float((a * b).sum() / length) if length > 0 else 0.0
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Spearman's coefficient (1904) of maps [..., H, W], [...]; 0 where one is constant."""
+    a, b = (stats.rankdata(m.reshape(*m.shape[:-2], -1), axis=-1) for m in (a, b))
+    a, b = (m - m.mean(axis=-1, keepdims=True) for m in (a, b))
+    length = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
+    return (a * b).sum(axis=-1) / np.where(length > 0, length, np.inf)
 
 
 def ssim(a: np.ndarray, b: np.ndarray, window: int = 7) -> float:
-    """Structural similarity of two maps [H, W] (Wang et al. 2004, equation 13), both scaled to 0..1.
+    """Similarity of structure (Wang et al. 2004, equation 13) of maps [H, W], each scaled to 0..1.
 
     Means and variances over `window` x `window` pixels, constants 0.01^2 and 0.03^2.
     """
@@ -141,35 +141,31 @@ def _unit(m: np.ndarray) -> np.ndarray:
 def bootstrap(
     values: np.ndarray,
     games: np.ndarray,
-    statistic: Callable[[np.ndarray], float] = np.mean,
+    of_means: Callable[[np.ndarray], np.ndarray] = lambda means: means[..., 0],
     *,
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """The statistic and its 95 % interval, games drawn with replacement.
+    """A number made of means, and its 95 % interval, with games drawn with replacement.
 
-    Frames of one game are not independent, so whole games are drawn (the cluster bootstrap of Field
-    & Welsh 2007); percentiles of the resampled statistics (Efron & Tibshirani 1993, section 13.3).
+    Frames of one game are not independent, so whole games are drawn (the cluster bootstrap, Field &
+    Welsh 2007); percentiles of the resampled numbers (Efron & Tibshirani 1993, section 13.3).
 
     Args:
-      values: [N], or [N, ...] whose rows the statistic takes.
-      games: int [N], the game of every row. With fewer than two games the interval is infinite.
+      values: [N], or [N, K] for a number made of K means.
+      games: [N], the game of every row. With fewer than two games nothing is known of the spread:
+        the interval is infinite.
+      of_means: means [..., K] -> number [...]; by default the first mean.
     """
-    whole = float(statistic(values))
-    names = np.unique(games)
+    values = values.reshape(len(values), -1).astype(np.float64)
+    whole = float(of_means(values.mean(axis=0)))
+    names, which = np.unique(games, return_inverse=True)
     if len(names) < 2:
         return whole, -np.inf, np.inf
-    rows = [np.flatnonzero(games == g) for g in names]
-    rng = np.random.default_rng(seed)
-    if statistic is np.mean and values.ndim == 1:  # sums suffice, and are fast
-        sums = np.array([values[r].sum() for r in rows])
-        sizes = np.array([len(r) for r in rows])
-        draws = rng.integers(len(rows), size=(resamples, len(rows)))
-        drawn = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
-    else:
-        drawn = [
-            statistic(values[np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])])
-            for _ in range(resamples)
-        ]  # fmt: skip
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, which, values)
+    draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
+    count = np.bincount(which)[draws].sum(axis=1)
+    drawn = of_means(sums[draws].sum(axis=1) / count[:, None])
     low, high = np.percentile(drawn, [2.5, 97.5])
     return whole, float(low), float(high)

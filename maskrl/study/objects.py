@@ -2,8 +2,8 @@
 their colours.
 
 A finder takes a frame, uint8 [210, 160, 3], and the memory, uint8 [128], and returns where each
-kind of thing is, bool [210, 160]. Boxes from the memory are as large as the thing drawn (frames show
-the maximum of two screens, so a fast thing can be a little longer).
+kind of thing is, bool [210, 160]. Boxes from the memory are as large as the thing drawn (frames
+show the maximum of two screens, so a fast thing can be a little longer).
 """
 
 from collections.abc import Callable

@@ -108,7 +108,7 @@ def probe(agent: Agent, params: Params, scene: Scene, *, plain: bool = False) ->
 
 
 def apply_head(head: Params, features: chex.Array, mask: chex.Array | None) -> chex.Array:
-    """A branch's output from its features [B, 10, 10, 32] and its mask [B, 10, 10]: [B, outputs]."""
+    """A branch's output [B, n] from its features [B, 10, 10, 32] and its mask [B, 10, 10]."""
     masked = features if mask is None else features * mask[..., None]
     return masked.reshape(len(masked), -1) @ head["kernel"] + head["bias"]
 

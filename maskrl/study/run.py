@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from maskrl import evaluation
-from maskrl.agent import Agent
+from maskrl.agent import Agent, AgentSpec
 from maskrl.checkpoint import AgentInfo
 from maskrl.devices import Devices
 from maskrl.errors import UserError
@@ -150,21 +150,19 @@ CHUNK = 8  # moments of a job; a multiple of the devices, and whole pairs
 PICTURED = 4  # every so many chunks keep their maps whole
 
 
+def method_names(spec: AgentSpec, target: str) -> list[str]:
+    """The methods that apply: the mask's, if the target's branch has one, and all others."""
+    masked = spec.has_mask("value" if target == "value" else "policy")
+    return [name for name in METHODS if name != "mask" or masked]
+
+
 class Measure:
     """Computes maps and curves; compiled once per agent."""
 
     def __init__(self, subject: Subject, moments: Callable[[], Moments]):
         self._subject, self._moments = subject, moments
         self._devices = Devices(most_devices(CHUNK), alone=True)
-        spec = subject.agent.spec
-        self.names = {
-            target: [
-                name
-                for name in METHODS
-                if name != "mask" or spec.has_mask("value" if target == "value" else "policy")
-            ]
-            for target in TARGETS
-        }
+        self.names = {target: method_names(subject.agent.spec, target) for target in TARGETS}
 
     @functools.cached_property
     def _compiled(self):
@@ -243,14 +241,13 @@ class Measure:
         for stage in stages:
             params = replaced(params, fresh, stage)
             now = self._maps_alone(params, scene, key)
-            for target, names in self.names.items():
-                pairs = [
-                    (np.asarray(original[target][0, m]), np.asarray(now[target][0, m]))
-                    for m in range(len(names))
-                ]
-                small = [tuple(np.asarray(cells(x)) for x in pair) for pair in pairs]
-                correlation[target].append([measures.rank_correlation(*p) for p in small])
-                similarity[target].append([measures.ssim(*p) for p in pairs])
+            for target in TARGETS:
+                before, after = (np.asarray(maps[target][0]) for maps in (original, now))
+                small = (np.asarray(cells(maps)) for maps in (before, after))
+                correlation[target].append(measures.rank_correlation(*small))
+                similarity[target].append(
+                    [measures.ssim(*p) for p in zip(before, after, strict=True)]
+                )
         arrays = {f"correlation.{t}": np.array(v) for t, v in correlation.items()}
         arrays |= {f"ssim.{t}": np.array(v) for t, v in similarity.items()}
         _save(path, game=moments.game[at], stages=np.array(stages), **arrays)

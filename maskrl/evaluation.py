@@ -1,7 +1,7 @@
 """Plays whole games with an agent: scores, and recordings."""
 
+import collections
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from maskrl.agent import Agent, StepOutput
+from maskrl.agent import Agent
 from maskrl.devices import Devices
 from maskrl.envs import Environments, action_names, environment_seed
 from maskrl.errors import UserError
-from maskrl.networks import Interventions
+from maskrl.networks import Interventions, NetworkOutput, what_if
 from maskrl.recording import Recording
 from maskrl.types import ActorState, Params, TimeStep
 
@@ -274,21 +274,28 @@ def record(
         envs if rgb else Environments(game, 1, first, rgb=True, max_episode_steps=max_episode_steps)
     )
     interventions = interventions_of(mode, branch, agent)
-    step = jax.jit(functools.partial(agent.step, greedy=not sample, interventions=interventions))
+
+    def look(params, state, timestep, key):
+        state, output = agent.step(
+            params, state, timestep, key, greedy=not sample, interventions=interventions
+        )
+        return state, output.action, _said(params, output.network)
+
+    step = jax.jit(look)
     key, rng = jax.random.PRNGKey(seed), np.random.default_rng(seed)
     params = jax.device_put(params)
 
-    kept: dict[str, list] = {field: [] for field in _STEP_FIELDS}
+    kept: dict[str, list] = collections.defaultdict(list)
     state = agent.init_state(np.arange(1))
     row = envs.reset()
     shown = row if colour is envs else colour.reset()
     with tqdm(unit=" steps", disable=not progress, dynamic_ncols=True) as bar:
         while True:
-            state, output = step(params, state, row.timestep, key)
-            action = np.asarray(output.action)
+            state, action, said = step(params, state, row.timestep, key)
+            action = np.asarray(action)
             if mode == "random":
                 action = rng.integers(agent.network.num_actions, size=1)
-            here = _network_row(output) | {
+            here = {field: np.asarray(array) for field, array in said.items()} | {
                 "frames": shown.timestep.frame[0].transpose(1, 2, 0),
                 "action": np.int32(action[0]),
                 "lives": np.int32(row.lives[0]),
@@ -319,24 +326,30 @@ def record(
         agent_steps=agent_steps,
         action_names=action_names(game, agent.network.num_actions),
         view=(agent.crop.top, agent.crop.bottom),
+        cut_off=bool(row.timestep.discount[0]),
         **{field: np.stack(values) for field, values in kept.items() if values},
     )
 
 
-_MASK_FIELDS = ("policy_mask", "value_mask", "policy_mask_logits", "value_mask_logits")
-_STEP_FIELDS = (
-    *("frames", "logits", "action", "value", "reward", "lives", "life_start", "ram"),
-    *_MASK_FIELDS,
-)
-
-
-def _network_row(output: StepOutput) -> dict[str, np.ndarray]:
-    """What one step of one actor says of itself, as NumPy arrays."""
-    network = output.network
-    row = {"logits": network.logits[0, 0], "value": network.value[0, 0]}
-    row |= {
-        field: getattr(network, field)[0, 0]
-        for field in _MASK_FIELDS
-        if getattr(network, field) is not None
-    }
-    return {field: np.asarray(value) for field, value in row.items()}
+def _said(params: Params, network: NetworkOutput) -> dict[str, jax.Array]:
+    """What the network says of one step of one actor, and would say with other masks."""
+    said = {"logits": network.logits, "value": network.value}
+    for branch in ("policy", "value"):
+        mask = getattr(network, f"{branch}_mask")
+        if mask is None:
+            continue
+        other = what_if(params[branch], getattr(network, f"{branch}_features"), mask)
+        said |= {
+            f"{branch}_mask": mask,
+            f"{branch}_mask_logits": getattr(network, f"{branch}_mask_logits"),
+        }
+        if branch == "policy":
+            said |= {"unmasked_logits": other.unmasked, "inverted_logits": other.inverted}
+            said["cell_logits"] = other.cells.astype(jnp.float16)
+        else:
+            said |= {
+                "unmasked_value": other.unmasked[..., 0],
+                "inverted_value": other.inverted[..., 0],
+            }
+            said["cell_values"] = other.cells[..., 0].astype(jnp.float16)
+    return {field: array[0, 0] for field, array in said.items()}

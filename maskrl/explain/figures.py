@@ -367,7 +367,7 @@ def consecutive(
     """
     label = 0.75
     frames = range(start, min(start + CONSECUTIVE, len(recording)))
-    columns, frame, width = layout.columns(len(frames), label, natural=_WIDTH / 2, least=0.68)
+    columns, frame, width = layout.columns(len(frames), label, natural=_WIDTH / 2, least=0.5)
     gap = _GAP / 2
     row = frame * _SHAPE + 0.04
     names = {t: recording.action_names[recording.action[t]] for t in frames}
@@ -491,8 +491,9 @@ def reaction(
     return page.figure
 
 
-def save(figure: Figure, stem: str | pathlib.Path) -> list[pathlib.Path]:
-    """Writes stem.png (200 dots per inch) and stem.pdf (text as text) and returns their paths.
+def save(figure: Figure, stem: str | pathlib.Path, caption: str = "") -> list[pathlib.Path]:
+    """Writes stem.png (200 dots per inch), stem.pdf (text as text) and, if there is one, the
+    caption as stem.txt; returns their paths.
 
     Raises:
       UserError: a file cannot be written.
@@ -503,6 +504,9 @@ def save(figure: Figure, stem: str | pathlib.Path) -> list[pathlib.Path]:
         figure.savefig(paths[0], dpi=200)
         with matplotlib.rc_context({"pdf.fonttype": 42}):
             figure.savefig(paths[1], dpi=300)  # of the joysticks; frames stay as they are
+        if caption:
+            paths.append(pathlib.Path(f"{stem}.txt"))
+            paths[-1].write_text(caption, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {stem}.png and .pdf: {error.strerror}") from error
     return paths
@@ -582,7 +586,7 @@ def _bar(axes: Axes, layer: Layer | Drawn) -> None:
     axes.imshow(scale_bar(layer, 256, 16), extent=extent, interpolation="none", aspect="auto")
     axes.set_yticks([])
     axes.set_xticks([scale.low, (scale.low + scale.high) / 2, scale.high])
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.2f}")
     axes.tick_params(labelsize=LEAST, length=2, pad=1)
     for label, side in zip(axes.get_xticklabels(), ("left", "center", "right"), strict=True):
         label.set_horizontalalignment(side)

@@ -19,6 +19,7 @@ DANGER = 45  # steps, three seconds, before a lost life: the blow, and how the g
 ANNOUNCED = 60  # steps: how long a game may announce a new life or stage, standing still
 MOST_FRAMES = 60  # that a person may ask for: more are unreadable in one figure
 _AROUND = 15  # steps, one second: from "before" to a moment, and from there to "after"
+_MATTERS = 0.05  # nats: what the mask must change of a decision
 _PROMINENT = 0.1  # of the value's range: what a peak or trough must stand out by
 
 # The kinds of moments, in the order in which they take turns, and their names.
@@ -246,7 +247,7 @@ def _moments(recording: Recording) -> dict[str, Iterator[Chosen]]:
             lambda t: f"just before {reward[t]:+g} point{'' if abs(reward[t]) == 1 else 's'}",
         ),
         "mask": best(
-            *("mask", hangs, (hangs > 0) & moving),
+            *("mask", hangs, (hangs > _MATTERS) & moving),
             lambda t: f"hangs on the mask: KL {hangs[t]:.2f} nats to the policy without",
         ),
         "undecided": best(

@@ -15,6 +15,7 @@ scale. `colours`: a colour map over the grey frame; it alone shows small differe
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ from maskrl.errors import UserError
 from maskrl.recording import MASK_CELLS, Recording
 
 STYLES = ("spotlight", "contours", "colours")
-STRENGTH = 0.65  # how much a spotlight dims, and how much colours cover
+STRENGTH = 0.55  # how much a spotlight dims, and how much colours cover
 COLOUR_MAP = "inferno"  # its lightness rises evenly: readable in grey and to colour-blind people
 LIGHT = {"policy": (255, 228, 110), "value": (0, 229, 255)}  # RGB, of spotlights and contours
 HAZE = 0.42  # of the light, in a cell at the top of the scale, over black
@@ -184,13 +185,17 @@ def overlay(
     else:
         gain = np.full((_CELLS, 3), 1 - strength)
         offset = strength * colours(drawn[0].mask, drawn[0].scale).reshape(_CELLS, 3)
-    cells = _cover(view)[top:bottom]
-    seen = frame[top:bottom]
-    under = grey(seen)[..., None] if style == "colours" else seen
+    gain, offset = (part.reshape(MASK_CELLS, MASK_CELLS, 3) for part in (gain, offset + 0.5))
+    columns = _cover(view)[top] % MASK_CELLS
+    starts = np.searchsorted(_cover(view)[top:bottom, 0] // MASK_CELLS, range(MASK_CELLS + 1)) + top
     result = frame.copy()
-    result[top:bottom] = under * gain.astype(np.float32)[cells] + (
-        offset.astype(np.float32)[cells] + np.float32(0.5)  # rounds
-    )
+    for row, (start, stop) in enumerate(itertools.pairwise(starts)):
+        seen = frame[start:stop]
+        under = grey(seen)[..., None] if style == "colours" else seen
+        result[start:stop] = (
+            under * gain[row, columns].astype(np.float32)
+            + offset[row, columns].astype(np.float32)  # 0.5 in it rounds
+        )
     levels = CONTOURS[style]
     if style == "colours":
         positions, drawn, levels = positions[1:], drawn[1:], (0.5,)

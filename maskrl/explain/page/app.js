@@ -126,6 +126,14 @@ function addGames() {
 
 // ------------------------------------------------------------------------------- controls
 
+/** A phone shows fewer curves, so that each can be read. */
+function fewerCurves() {
+  if (innerWidth < NARROW) {
+    state.curves = state.curves.filter((name) => !["score", "entropy", "change", "concentration"]
+      .includes(name));
+  }
+}
+
 function addShows(branches) {
   const there = Object.keys(SHOWS).filter((name) => name === "game"
     || (name === "both" ? branches.size > 1 : branches.has(name)));
@@ -342,6 +350,7 @@ dark.addEventListener("change", () => setTheme(dark.matches));
 try {
   state.scale = header.contrast ? "contrast" : "absolute";
   state.plays = header.opens;
+  fewerCurves();
   addGames();
   addControls();
   await open();

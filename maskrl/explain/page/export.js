@@ -53,7 +53,7 @@ class SvgContext {
 function drawView(context) {
   const shown = plays.map((play) => play.shown), wide = 240, high = (wide * HEIGHT) / WIDTH;
   const count = shown.flat().length;
-  const width = Math.max(timeline.width + GUTTER + RIGHT, count * (wide + 12) + 12);
+  const width = Math.max(timeline.width + timeline.gutter + RIGHT, count * (wide + 12) + 12);
   const style = getComputedStyle(document.body);
   const [ink, back] = ["--ink", "--card"].map((name) => style.getPropertyValue(name).trim());
   const top = 74 + high, size = { width, height: top + 20 + timeline.height };
@@ -94,7 +94,7 @@ function pngView() {
   const context = canvas.getContext("2d");
   context.scale(2, 2);
   drawView(context);
-  context.drawImage(timeline.canvas, 0, top, timeline.width + GUTTER + RIGHT, timeline.height);
+  context.drawImage(timeline.canvas, 0, top, timeline.width + timeline.gutter + RIGHT, timeline.height);
   return new Promise((done) => canvas.toBlob(done, "image/png"));
 }
 

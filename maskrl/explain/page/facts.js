@@ -49,7 +49,7 @@ class Facts {
     this.numbers.value.textContent = number(recording.value[step]);
     this.numbers.entropy.textContent = number(recording.entropy[step]);
     const at = (array) => array.subarray(step * count, (step + 1) * count);
-    const columns = [["as played", at(recording.probabilities), recording.value[step]]];
+    const columns = [["played", at(recording.probabilities), recording.value[step]]];
     const brush = settings.brush?.map((end) => Math.min(end, recording.length - 1));
     if (brush) {
       columns[0] = ["mean", meanOver(recording.probabilities, count, brush),
@@ -80,7 +80,7 @@ class Facts {
       Math.max(...columns.map(([, p]) => p[other])) - Math.max(...columns.map(([, p]) => p[one])));
     const rows = order.slice(0, settings.all ? count : TOP[settings.plays.length - 1]).map((index) => make("tr",
       { className: index === action && !brush ? "chosen" : "" },
-      make("th", {}, recording.actions[index].name),
+      make("th", { title: recording.actions[index].name }, recording.actions[index].name),
       ...columns.map(([, p]) => bar(p[index]))));
     rows.push(make("tr", { className: "value" }, make("th", {}, "value"),
       ...columns.map(([, , value]) => make("td", {}, value == null ? "" : number(value)))));

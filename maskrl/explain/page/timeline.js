@@ -1,6 +1,7 @@
 // The whole game under the pictures: curves, and the masks as images of cells by time.
 
-const GUTTER = 132, RIGHT = 46, AXIS = 18; // pixels around the bands
+const RIGHT = 46, AXIS = 18; // pixels around the bands
+const NARROW = 600; // pixels: less is a phone
 const LEAST = 20; // steps that can be zoomed to
 
 /** Round ticks, at most `count`, within [low, high]. */
@@ -45,12 +46,12 @@ class Timeline {
 
   x(step) {
     const [from, to] = this.window;
-    return GUTTER + ((step - from) / Math.max(to - from, 1)) * this.width;
+    return this.gutter + ((step - from) / Math.max(to - from, 1)) * this.width;
   }
 
   stepAtX(x) {
     const [from, to] = this.window;
-    return clamp(Math.round(from + ((x - GUTTER) / this.width) * (to - from)), 0, this.length - 1);
+    return clamp(Math.round(from + ((x - this.gutter) / this.width) * (to - from)), 0, this.length - 1);
   }
 
   place(event) {
@@ -82,7 +83,9 @@ class Timeline {
       "card"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
     this.settings = settings;
     this.window = settings.window;
-    this.width = width - GUTTER - RIGHT;
+    // At the left stand a band's name and its values, in two lines where there is room.
+    this.gutter = width < NARROW ? 104 : 132 + 50 * (this.recordings.length - 1);
+    this.width = width - this.gutter - RIGHT;
     this.height = height;
     const bands = this.bands(settings);
     const total = bands.reduce((sum, { weight }) => sum + weight, 0);
@@ -118,7 +121,7 @@ class Timeline {
     this.drawAxes(context);
     context.save();
     context.beginPath(); // what lies outside the window must not be drawn
-    context.rect(GUTTER - 3, 0, this.width + 6, this.height);
+    context.rect(this.gutter - 3, 0, this.width + 6, this.height);
     context.clip();
     for (const band of this.laid) if (band.recording) this.drawCells(context, band);
     this.recordings.forEach((recording, rank) => this.drawBoundaries(context, recording, rank));
@@ -135,7 +138,7 @@ class Timeline {
     const bottom = this.height - AXIS, { ink, faint, line } = this.colours;
     for (const { words, top, height, recording, at, ...band } of this.laid) {
       context.fillStyle = line;
-      context.fillRect(0, Math.round(top), GUTTER + this.width + RIGHT, 1);
+      context.fillRect(0, Math.round(top), this.gutter + this.width + RIGHT, 1);
       context.textAlign = "left";
       context.fillStyle = ink;
       context.fillText(words, 4, top + 12);
@@ -150,21 +153,23 @@ class Timeline {
       }
       context.fillStyle = faint;
       let free = Infinity; // above the tick before
-      for (const value of ticks(band.low, band.high, height > 45 ? 3 : 2)) {
+      const values = ticks(band.low, band.high, height > 45 ? 3 : 2);
+      const digits = Math.max(0, Math.ceil(-Math.log10(values[1] - values[0] || 1) - 1e-9));
+      for (const value of values) {
         const y = this.y({ top, height, ...band }, value);
         const label = clamp(y + 4, top + 10, top + height - 1);
         if (label > free) continue;
         free = label - 11;
-        context.fillText(number(value, 3), GUTTER + this.width + 6, label);
+        context.fillText(number(value, digits), this.gutter + this.width + 6, label);
         context.fillStyle = line;
-        context.fillRect(GUTTER, Math.round(y), this.width, 0.5);
+        context.fillRect(this.gutter, Math.round(y), this.width, 0.5);
         context.fillStyle = faint;
       }
     }
     context.fillStyle = line;
-    context.fillRect(0, Math.round(bottom), GUTTER + this.width + RIGHT, 1);
+    context.fillRect(0, Math.round(bottom), this.gutter + this.width + RIGHT, 1);
     context.fillStyle = faint;
-    context.fillText("step", GUTTER - 34, bottom + 13);
+    context.fillText("step", this.gutter - 34, bottom + 13);
     const [from, to] = this.window;
     for (const step of ticks(from, to, this.width / 80)) {
       if (!Number.isInteger(step)) continue;
@@ -202,10 +207,10 @@ class Timeline {
     canvas.getContext("2d").putImageData(image, 0, 0);
     context.imageSmoothingEnabled = false;
     const half = this.width / Math.max(to - from, 1) / 2; // a step's column is centred on it
-    context.drawImage(canvas, GUTTER - half, top + 1, this.width + 2 * half, height - 2);
+    context.drawImage(canvas, this.gutter - half, top + 1, this.width + 2 * half, height - 2);
     context.fillStyle = this.colours.card;
     for (let row = 1; row < header.cells; row++) { // the screen's rows
-      context.fillRect(GUTTER - half, top + 1 + (row * (height - 2)) / header.cells - 0.25,
+      context.fillRect(this.gutter - half, top + 1 + (row * (height - 2)) / header.cells - 0.25,
         this.width + 2 * half, 0.5);
     }
   }
@@ -248,8 +253,8 @@ class Timeline {
           if (value > high) high = value;
         }
         if (low > high) continue;
-        context.lineTo(GUTTER + column, this.y(band, low));
-        context.lineTo(GUTTER + column, this.y(band, high));
+        context.lineTo(this.gutter + column, this.y(band, low));
+        context.lineTo(this.gutter + column, this.y(band, high));
       }
     }
     context.stroke();
@@ -280,7 +285,7 @@ class Timeline {
     if (this.hovered) {
       context.fillStyle = this.colours.faint;
       context.fillRect(this.x(read) - 0.25, 0, 0.5, this.height - AXIS);
-      const words = String(read), x = clamp(this.x(read), GUTTER + 16, GUTTER + this.width - 16);
+      const words = String(read), x = clamp(this.x(read), this.gutter + 16, this.gutter + this.width - 16);
       context.font = "bold 11px system-ui, sans-serif";
       context.fillStyle = this.colours.card;
       context.fillRect(x - 20, this.height - AXIS + 2, 40, AXIS - 2);
@@ -311,10 +316,10 @@ class Timeline {
       this.recordings.forEach((recording, rank) => {
         const value = step < recording.length ? band.at(recording, step) : undefined;
         if (value === undefined) return;
-        const tall = band.height > 26;
+        const left = 50 * (this.recordings.length - 1 - rank), tall = band.height > 27;
+        if (!tall && this.gutter < 132) return; // it would cover the name
         context.fillStyle = this.colours[`rank-${rank}`];
-        context.fillText(number(value, 3), GUTTER - 8 - (tall ? 0 : 44 * (this.recordings.length - 1
-          - rank)), band.top + 12 + (tall ? 13 * rank : 0));
+        context.fillText(number(value, 3), this.gutter - 8 - left, band.top + (tall ? 25 : 12));
         context.beginPath();
         const [from, to] = this.window;
         if (step < from || step > to) return;

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.textpath import text_to_path
 
 from maskrl.errors import UserError
 from maskrl.explain.frames import Chosen, boundaries
@@ -32,7 +32,7 @@ _GAP = 0.12
 _COLUMNS = 6  # frames side by side
 _WIDTH = 1.6  # of a frame: two dots of the PNG for each of its pixels
 _SHAPE = 210 / 160  # a frame's height by its width
-_LINE = 1.3 / 72  # of text: its height in inches for each point of its size
+_LINE = 1.36 / 72  # of text: its height in inches for each point of its size
 _GREEN, _RED = "#1a8a3a", "#c0392b"
 
 
@@ -113,20 +113,37 @@ class _Page:
         self.figure.text(x / self.width, 1 - y / self.height, words, fontsize=size, **style)
 
     def scale(self, x: float, y: float, layer: Layer | Drawn, of: str) -> None:
-        """The scale's bar with its words: _SCALE inches high."""
-        width = min(2.2, 0.4 * self.width)
+        """The scale's bar with its words: `_scale_height` inches high."""
+        width = _bar_width(self.width)
         _bar(self.axes(x, y, width, 0.14), layer)
-        words = (
-            f"{of}: {layer.scale.words}",
-            "bar: over black (top) to over white (bottom)",
-            _STYLE_WORDS[layer.style],
-        )
-        room = self.width - self.margin - x - width - 0.12
-        lines = [line for part in words for line in _wrap(part, room, LEAST + 0.5)]
-        self.text(x + width + 0.12, y - 0.02, "\n".join(lines), LEAST + 0.5)
+        lines = _scale_lines(self.width - 2 * self.margin, layer, of)
+        self.text(x + width + 0.12, y - 0.02, "\n".join(lines), _SCALE_SIZE)
 
 
-_SCALE = 0.55
+_SCALE_SIZE = 6.5  # points, of a scale's words
+
+
+def _bar_width(page: float) -> float:
+    return min(2.2, 0.4 * page)
+
+
+def _scale_lines(inner: float, layer: Layer | Drawn, of: str) -> list[str]:
+    """The scale's words beside its bar, on a page of this width between its margins."""
+    words = (
+        f"{of}: {layer.scale.words}",
+        "bar: over black (top) to over white (bottom)",
+        _STYLE_WORDS[layer.style],
+    )
+    room = inner - _bar_width(inner) - 0.2
+    return [line for part in words for line in _wrap(part, room, _SCALE_SIZE)]
+
+
+def _scale_height(layout: Layout, width: float, layer: Layer | Drawn, of: str) -> float:
+    """The inches that a scale takes on a page of this width."""
+    lines = _scale_lines(width - 2 * layout.margin, layer, of)
+    return max(0.45, len(lines) * _SCALE_SIZE * _LINE + 0.12)
+
+
 _STYLE_WORDS = {
     "spotlight": "dimmed: less seen; lit: more seen; the line: half of the scale",
     "contours": "lines: half and three quarters of the scale",
@@ -145,12 +162,14 @@ def policy_figure(
       chosen: the frames, of any number.
       layout: the page's width, and whether it has a heading.
     """
-    words = f"{mask_name(recording, 'policy')} and action at chosen frames"
-    page, grid = _framed(recording, chosen, layout, words, rows=2, below=_SCALE)
+    of = mask_name(recording, "policy")
+    page, grid = _framed(
+        recording, chosen, layout, f"{of} and action at chosen frames", rows=2, scale=(layer, of)
+    )
     for frame, (x, y) in zip(chosen, grid.places, strict=True):
         page.picture(x, y, grid.frame, recording.frames[frame.index])
         page.picture(x, y + grid.row, grid.frame, _masked(recording, layer, frame.index))
-    page.scale(page.margin, grid.bottom + 0.1, layer, mask_name(recording, "policy"))
+    page.scale(page.margin, grid.bottom + 0.1, layer, of)
     return page.figure
 
 
@@ -168,14 +187,16 @@ def value_figure(
       layout: the page's width, and whether it has a heading.
     """
     curve = 2.0 if layout.width is None else min(2.0, 0.3 * layout.width)
-    words = f"{mask_name(recording, 'value')} at chosen frames" if layer else "chosen frames"
+    of = mask_name(recording, "value")
+    words = f"{of} at chosen frames" if layer else "chosen frames"
     page, grid = _framed(
         recording,
         chosen,
         layout,
         f"{words}, and the state value",
         rows=2 if layer else 1,
-        below=0.2 + curve + 0.8 + (_SCALE if layer else 0),
+        below=0.2 + curve + 0.7,
+        scale=(layer, of) if layer else None,
     )
     for frame, (x, y) in zip(chosen, grid.places, strict=True):
         page.picture(x, y, grid.frame, recording.frames[frame.index])
@@ -185,7 +206,7 @@ def value_figure(
     axes = page.axes(page.margin + 0.45, y, page.width - 2 * page.margin - 0.45, curve)
     _value_curve(axes, recording, chosen)
     if layer:
-        page.scale(page.margin, y + curve + 0.8, layer, mask_name(recording, "value"))
+        page.scale(page.margin, y + curve + 0.8, layer, of)
     return page.figure
 
 
@@ -205,15 +226,21 @@ def _framed(
     layout: Layout,
     words: str,
     rows: int,
-    below: float,
+    below: float = 0.1,
+    scale: tuple[Layer, str] | None = None,
 ) -> tuple[_Page, _Grid]:
-    """A page with the notes of chosen frames, and room for `rows` pictures above each note."""
+    """A page with the notes of chosen frames, and room for `rows` pictures above each note.
+
+    At the page's end there is room for the scale of this layer, and `below` inches above it.
+    """
     columns, frame, width = layout.columns(len(chosen))
     notes = [_note(recording, moment, number, frame) for number, moment in enumerate(chosen)]
     note = max(sum(line.height for line in lines) for lines in notes)
     row = frame * _SHAPE + 0.05
     block = rows * row + note + 0.1
     lines = -(-len(chosen) // columns)
+    if scale:
+        below += _scale_height(layout, width, *scale)
     page = _Page(layout, width, lines * block + below, (title(recording), words))
     places = []
     for number, written in enumerate(notes):
@@ -378,7 +405,11 @@ def consecutive(
     lines = -(-len(frames) // columns)
     words = f"{len(frames)} consecutive steps, {start} to {frames[-1]}"
     reason = f" (step {chosen.index}: {chosen.reason})" if chosen else ""
-    below = _SCALE * len(layers)
+    scales = {
+        name: _scale_height(layout, width, layer, mask_name(recording, name))
+        for name, layer in layers.items()
+    }
+    below = sum(scales.values()) + 0.1
     page = _Page(layout, width, lines * block + below, (title(recording), words + reason))
     for line in range(lines):
         top = page.top + line * block + 0.18
@@ -402,7 +433,7 @@ def consecutive(
     y = page.top + lines * block + 0.1
     for name, layer in layers.items():
         page.scale(page.margin, y, layer, mask_name(recording, name))
-        y += _SCALE
+        y += scales[name]
     return page.figure
 
 
@@ -444,7 +475,7 @@ def reaction(
     page = _Page(
         NATURAL,
         0.5 + label + len(columns) * (width + _GAP) + 0.2 + names + bars,
-        0.35 + 3 * (height + _GAP) + _SCALE * (len(before.masks) + 1),
+        0.35 + 3 * (height + _GAP) + 0.55 * (len(before.masks) + 1),
         (heading,),
     )
     top, left = page.top + 0.3, page.margin
@@ -485,7 +516,7 @@ def reaction(
     y = top + 3 * (height + _GAP)
     for name, mask in before.masks.items():
         page.scale(left, y, Drawn(mask, scales[name], light=LIGHT[name]), f"{name} mask")
-        y += _SCALE
+        y += 0.55
     if between:
         page.scale(left, y, Drawn(before.frame, between, "colours"), "difference of masks")
     return page.figure
@@ -516,13 +547,16 @@ def _masked(recording: Recording, layer: Layer, t: int) -> np.ndarray:
     return overlay(recording.frames[t], [layer.at(t)], recording.view)
 
 
-@functools.cache
 def _measure(words: str, size: float, weight: str = "normal", style: str = "normal") -> float:
-    """The words' width in inches."""
-    # Widths are measured large, where hinting does not matter.
+    """The words' width in inches; on a screen, where letters begin at whole dots, a little less."""
+    return 1.04 * sum(_letter_width(letter, weight, style) for letter in words) * size / 72
+
+
+@functools.cache
+def _letter_width(letter: str, weight: str, style: str) -> float:
+    """Of a letter of size 1."""
     font = FontProperties(size=100, weight=weight, style=style)
-    path = TextPath((0, 0), words.replace("$", "S") + ".", prop=font)  # spaces have no extent
-    return path.get_extents().width / 72 * size / 100
+    return text_to_path.get_text_width_height_descent(letter, font, ismath=False)[0] / 100
 
 
 def _wrap(

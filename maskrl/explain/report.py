@@ -63,11 +63,11 @@ def explain(
     """Writes the explorer, videos and figures of recorded games.
 
     A group is the recording of a game, NAME.npz, and perhaps one of its inverted play, OTHER.npz;
-    both share the masks' scale. Of each group: NAME.html (the explorer, of both side by side);
-    NAME.mp4 and OTHER.mp4 (the games); NAME.gif (an excerpt); and as .png and .pdf, with a caption
-    as .txt, NAME-policy (the paper's Figure 2), NAME-value (Figure 3) and NAME-consecutive (Figures
-    13 to 18). Of several groups also gallery-policy and gallery-value (Figures 4 to 12), and if
-    they are of one game, one explorer of them all, explorer.html. What needs a mask that the agent
+    both share the masks' scale. Of each group: NAME.html (the explorer, of both side by side; of
+    several groups of one game instead explorer.html, of them all); NAME.mp4 and OTHER.mp4 (the
+    games); NAME.gif (an excerpt); and as .png and .pdf, with a caption as .txt, NAME-policy (the
+    paper's Figure 2), NAME-value (Figure 3) and NAME-consecutive (Figures 13 to 18). Of several
+    groups also gallery-policy and gallery-value (Figures 4 to 12). What needs a mask that the agent
     lacks is left out. One group is in memory at a time.
 
     Args:
@@ -105,18 +105,17 @@ def explain(
         if "gallery" in parts:
             for name, layer in drawn[0].items():
                 rows[name].append(figures.gallery_row(recording, layer, chosen))
-        if "explorer" in parts and len(groups) == 1:
-            page = output / f"{stem}.html"
-            written.append(write_explorer(recordings, page, branch, contrast, style))
         if "videos" in parts:
             written.append(video.write_gif(recording, drawn[0], output / f"{stem}.gif"))
             for path, game, shown in zip(group, recordings, drawn, strict=True):
                 target = output / f"{pathlib.Path(path).stem}.mp4"
                 written.append(video.write_mp4(game, shown, target))
         del recording, recordings, drawn  # before the next group is read
-    if "explorer" in parts and len(groups) > 1 and len(games) == 1:
-        page = output / "explorer.html"
-        written.append(write_explorer(map(read, paths), page, branch, contrast, style))
+    if "explorer" in parts:
+        alike = len(games) == 1 and len(groups) > 1
+        for group in [paths] if alike else groups:
+            page = output / ("explorer.html" if alike else f"{pathlib.Path(group[0]).stem}.html")
+            written.append(write_explorer(map(read, group), page, branch, contrast, style))
     for name, of_games in rows.items():
         if len(of_games) > 1:
             figure = figures.gallery(of_games, name, layout)

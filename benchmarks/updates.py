@@ -31,7 +31,7 @@ SETTINGS = {
 
 
 def distances(run: pathlib.Path, flags: list[str]) -> list[float]:
-    """How far each group of layers has moved at the end of the run; makes it, if it is not there."""
+    """How far each group of layers has moved at the end of the run, which is made if need be."""
     if not (run / "metrics.csv").exists():
         command = [sys.executable, str(CHECKOUT / "train.py"), *flags, f"--run-dir={run}"]
         if subprocess.run(command).returncode:

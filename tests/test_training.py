@@ -30,6 +30,7 @@ def everything(trainer):
         {
             "learner": trainer.state,
             "start": trainer._start,
+            "recent": trainer._metrics.recent(),
             "snapshots": [group.snapshot for group in trainer.groups],
             "normalisers": [group.state.normaliser for group in trainer.groups],
             "actors": [group.state.actor for group in trainer.groups],

@@ -17,14 +17,16 @@ import numpy as np
 
 from maskrl import checkpoint, devices, evaluation, recording, tables
 from maskrl.agent import make_agent
-from maskrl.checkpoint import AgentInfo
+from maskrl.checkpoint import RUNS, AgentInfo
 from maskrl.cli import Parser
-from maskrl.envs import Environments, game_name
+from maskrl.config import EPISODE_STEPS, PRECISIONS
+from maskrl.envs import game_name, num_actions
 from maskrl.errors import UserError, exit_on_user_error
+from maskrl.evaluation import BRANCHES, How, Player
 from maskrl.explain import report
 from maskrl.explain.frames import numbers
 
-RUNS, AGENTS, RESULTS = pathlib.Path("runs"), pathlib.Path("agents"), pathlib.Path("results")
+AGENTS, RESULTS = pathlib.Path("agents"), pathlib.Path("results")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -42,7 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add(
         "--branch",
-        choices=("policy", "value", "both"),
+        choices=BRANCHES,
         help="whose mask is inverted [policy, as in the paper], or drawn [both]",
     )
     add("--episodes", type=int, help="whole games [100; 1 to explain]")
@@ -50,11 +52,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of the environments and of sampling [0]")
     add(
         "--precision",
-        choices=("float32", "bfloat16"),
+        choices=PRECISIONS,
         default="float32",
         help="of the inputs of matrix products on a CPU [float32]",
     )
-    add("--max-episode-steps", type=int, default=10_000, help="agent steps of a game [10000]")
+    add(
+        "--max-episode-steps", type=int, default=EPISODE_STEPS, help="agent steps of a game [10000]"
+    )
     report.add_flags(parser)
     add("--output", type=pathlib.Path, help="file or, to explain, folder [a new one in results/]")
     args = parser.parse_args(argv)
@@ -82,17 +86,15 @@ def find_agent(args: argparse.Namespace):
     """(agent, parameters, info) that the command line asks for."""
     game = game_name(args.game) if args.game else None
     if args.mode == "random" and game and not args.agent:
-        envs = Environments(game, 1, 0)
         info = AgentInfo(
             game=game,
-            num_actions=envs.num_actions,
+            num_actions=num_actions(game),
             mask="none",
             core="none",
-            frames="luminance",
             agent_steps=0,
             source="uniform actions",
         )
-        return make_agent(game, info.num_actions, info.mask, info.core), None, info
+        return make_agent(info), None, info
     folder = args.agent or checkpoint.newest_run(RUNS, game)
     if folder is None:
         pattern = f"{game or '*'}-*/{checkpoint.AGENT}"
@@ -102,35 +104,33 @@ def find_agent(args: argparse.Namespace):
             f"no agent{f' for {game}' if game else ''}: train one (python train.py --game "
             f"{game or 'Breakout'}), or name one by --agent"
         )
-    _, params, info = checkpoint.load_agent(folder)
-    agent = make_agent(info.game, info.num_actions, info.mask, info.core, args.precision)
+    agent, params, info = checkpoint.load_agent(folder, args.precision)
     if game and info.game != game:
         raise UserError(f"the agent in {folder} plays {info.game}, not {game}")
     print(f"agent: {folder} ({info.game}, mask {info.mask}, {info.agent_steps} steps)")
     return agent, params, info
 
 
+def how(args: argparse.Namespace, mode: str, seed: int, branch: str) -> How:
+    """How games are to be played."""
+    return How(
+        mode=mode,
+        branch=branch,
+        sample=args.sample,
+        seed=seed,
+        max_episode_steps=args.max_episode_steps,
+    )
+
+
 def evaluate(args: argparse.Namespace) -> None:
     """Plays, prints the scores, and writes them."""
     agent, params, info = find_agent(args)
-    evaluation.interventions_of(args.mode, args.branch, agent)  # an error comes before the games
+    player = Player(agent, args.episodes, how(args, args.mode, args.seed, args.branch))
     output = args.output or free_name(
         RESULTS / f"{info.game}-{info.mask}-{args.mode}-{info.agent_steps}-seed{args.seed}.json"
     )
     open_for_writing(output)
-    games = evaluation.play(
-        agent,
-        params,
-        info.game,
-        args.episodes,
-        seed=args.seed,
-        mode=args.mode,
-        branch=args.branch,
-        sample=args.sample,
-        rgb=info.frames == "rgb",
-        max_episode_steps=args.max_episode_steps,
-        progress=True,
-    )
+    games = player.play(params, progress=True)
     scores = games.scores
     result = {
         "game": info.game,
@@ -162,11 +162,7 @@ def evaluate(args: argparse.Namespace) -> None:
 def explain(args: argparse.Namespace) -> None:
     """Records games, each also with the policy's mask inverted, and draws everything."""
     agent, params, info = find_agent(args)
-    missing = [
-        branch
-        for branch in ("policy", "value")
-        if args.branch == branch and info.mask not in (branch, "both")
-    ]
+    missing = [b for b in ("policy", "value") if args.branch == b and not info.has_mask(b)]
     if missing or info.mask == "none":
         raise UserError(f"this agent (mask {info.mask}) has no {(missing or ['any'])[0]} mask")
     folder = args.output or free_name(
@@ -174,23 +170,16 @@ def explain(args: argparse.Namespace) -> None:
     )
     open_for_writing(folder / "recording.npz")
     recorded = []
-    modes = ("normal", "inverse") if agent.network.mask_policy else ("normal",)
+    modes = ("normal", "inverse") if info.has_mask("policy") else ("normal",)
     for seed in range(args.seed, args.seed + args.episodes):
         paths = [folder / f"{info.game}-{mode}-seed{seed}.npz" for mode in modes]
         for mode, path in zip(modes, paths, strict=True):
             game = evaluation.record(
                 agent,
                 params,
-                info.game,
+                how(args, mode, seed, "policy"),
                 name=info.source,
-                mask=info.mask,
                 agent_steps=info.agent_steps,
-                seed=seed,
-                mode=mode,
-                branch="policy",
-                sample=args.sample,
-                rgb=info.frames == "rgb",
-                max_episode_steps=args.max_episode_steps,
                 progress=True,
             )
             recording.write(game, path)

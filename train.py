@@ -19,12 +19,12 @@ import sys
 from typing import Any
 
 import maskrl
-from maskrl import checkpoint, config, devices, evaluation, training
+from maskrl import checkpoint, config, devices, training
+from maskrl.checkpoint import RUNS
 from maskrl.cli import Parser, add_config_flags
 from maskrl.envs import game_name
 from maskrl.errors import UserError, exit_on_user_error
 
-RUNS = pathlib.Path("runs")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "numpy")
 
 
@@ -89,9 +89,11 @@ def old_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Con
     if "game" in given:
         given["game"] = game_name(given["game"])
     wrong = [
-        f"--{name.replace('_', '-')} {value} (the run has {getattr(saved, name)})"
-        for name, value in given.items()
-        if name != "steps" and value != getattr(saved, name)
+        f"{config.flag_of(field)} {given[field.name]} (the run has {getattr(saved, field.name)})"
+        for field in dataclasses.fields(config.Config)
+        if field.name in given
+        and field.name != "steps"
+        and given[field.name] != getattr(saved, field.name)
     ]
     if wrong:
         raise UserError(f"contradicts the run {run}: {', '.join(wrong)}")
@@ -111,22 +113,11 @@ def main(argv: list[str] | None = None) -> int:
             lambda: (old_run if args.resume else new_run)(args, given)
         )
 
-        def evaluate(agent, params):
-            return evaluation.play(
-                agent,
-                params,
-                settings.game,
-                settings.eval_episodes,
-                rgb=settings.frames == "rgb",
-                max_episode_steps=settings.eval_episode_steps,
-            ).scores
-
         trainer = training.Trainer(
             settings,
             run,
             device_count=devices.most_devices(settings.actors_per_group),
             resume=bool(args.resume),
-            evaluate=evaluate,
         )
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         versions["maskrl"] = maskrl.__version__

@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from maskrl import devices, evaluation, learner
 from maskrl.actor import ActorGroup, make_act
-from maskrl.agent import Agent, make_agent
+from maskrl.agent import AgentSpec, make_agent
 from maskrl.config import Config
 from maskrl.devices import Devices
 from maskrl.envs import Environments, game_name
@@ -66,9 +66,14 @@ class Parts:
         actors = config.actors_per_group
         self.envs = Environments(config.game, actors, 0)
         self.row = self.envs.reset()
-        self.agent: Agent = make_agent(
-            config.game, self.envs.num_actions, config.mask, config.core, config.precision
+        spec = AgentSpec(
+            game=config.game,
+            num_actions=self.envs.num_actions,
+            mask=config.mask,
+            core=config.core,
+            frames=config.frames,
         )
+        self.agent = make_agent(spec, config.precision)
         replicate = self.devices.replicate
         self.state = replicate(
             jax.tree.map(np.asarray, learner.init(self.agent, config, jax.random.PRNGKey(0)))
@@ -145,7 +150,7 @@ class Parts:
         """100 whole games of a fresh agent, start and end included; agent steps."""
         params = self.devices.first(self.state.params)
         start = time.perf_counter()
-        games = evaluation.play(self.agent, params, self.config.game, 100, sample=True)
+        games = evaluation.play(self.agent, params, 100, evaluation.How(sample=True))
         return games.lengths.sum() / (time.perf_counter() - start)
 
     def profile(self, folder: pathlib.Path) -> None:
@@ -185,7 +190,7 @@ def training(config: Config, device_count: int, expected: float) -> list[float]:
             pathlib.Path(folder),
             device_count=device_count,
             resume=False,
-            evaluate=lambda agent, params: np.zeros(1),
+            evaluate=lambda params: np.zeros(1),
             log_seconds=SECONDS,
         ).train()
         with open(pathlib.Path(folder) / "metrics.csv", newline="") as file:

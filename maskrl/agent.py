@@ -4,6 +4,7 @@
 observations `step` has already made.
 """
 
+import dataclasses
 import functools
 
 import chex
@@ -34,12 +35,28 @@ class StepOutput(flax.struct.PyTreeNode):
     network: NetworkOutput  # with T = 1
 
 
-@flax.struct.dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AgentSpec:
+    """What an agent is, but for its parameters."""
+
+    game: str  # as EnvPool spells it
+    num_actions: int
+    mask: str = "both"  # config.MASKS: the branches with mask-attention
+    core: str = "convlstm"  # config.CORES
+    frames: str = "luminance"  # config.FRAMES: what it sees
+
+    def has_mask(self, branch: str) -> bool:
+        """Whether this branch, policy or value, has a mask."""
+        return self.mask in (branch, "both")
+
+
+@dataclasses.dataclass(frozen=True)
 class Agent:
     """A network and the part of the screen that it sees; the parameters are passed in."""
 
-    network: Network = flax.struct.field(pytree_node=False)
-    crop: preprocess.Crop = flax.struct.field(pytree_node=False)
+    spec: AgentSpec
+    network: Network
+    crop: preprocess.Crop
 
     def init_params(self, key: chex.PRNGKey) -> Params:
         """Fresh parameters."""
@@ -122,25 +139,23 @@ class Agent:
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), output, last)
 
 
-def make_agent(
-    game: str, num_actions: int, mask: str, core: str, precision: str = "float32"
-) -> Agent:
-    """The agent for a game, of one of the four variants.
+def make_agent(spec: AgentSpec, precision: str = "float32") -> Agent:
+    """The agent of this description.
 
     Args:
-      mask: both, policy, value or none.
-      core: convlstm or none.
       precision: of the inputs of matrix products on a CPU, float32 or bfloat16. An accelerator has
         good convolutions of its own, and its own default precision.
     """
     network = Network(
-        num_actions=num_actions,
-        mask_policy=mask in ("both", "policy"),
-        mask_value=mask in ("both", "value"),
-        core=core,
+        num_actions=spec.num_actions,
+        mask_policy=spec.has_mask("policy"),
+        mask_value=spec.has_mask("value"),
+        core=spec.core,
         kernels=precision if jax.default_backend() == "cpu" else "plain",
     )
-    return Agent(network=network, crop=preprocess.crop_of(game))
+    # Subclasses say more than an agent is.
+    spec = AgentSpec(**{f.name: getattr(spec, f.name) for f in dataclasses.fields(AgentSpec)})
+    return Agent(spec=spec, network=network, crop=preprocess.crop_of(spec.game))
 
 
 def init_carry(batch_size: int) -> Carry:

@@ -19,23 +19,19 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from maskrl.agent import Agent, make_agent
-from maskrl.config import MASKS
+from maskrl.agent import Agent, AgentSpec, make_agent
+from maskrl.config import CORES, FRAMES, MASKS
 from maskrl.errors import UserError
 from maskrl.types import Params
 
+RUNS = pathlib.Path("runs")  # where runs are, unless told otherwise
 CHECKPOINTS, BEST, CONFIG, AGENT = "checkpoints", "best", "config.json", "agent.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AgentInfo:
-    """What an agent is, beside its parameters."""
+class AgentInfo(AgentSpec):
+    """What an agent is, and where it comes from."""
 
-    game: str
-    num_actions: int
-    mask: str  # both, policy, value or none
-    core: str  # convlstm or none
-    frames: str  # what it sees: luminance or rgb
     agent_steps: int  # that it was trained for; 0 if unknown
     source: str  # where it comes from, for people
     score: float | None = None  # mean of the evaluation that chose it
@@ -99,12 +95,12 @@ class Checkpointer:
         check_shapes(saved["params"], params, self._manager.directory)
         return step, saved["params"], saved["training"]
 
-    def restore_agent(self) -> tuple[Agent, Params, AgentInfo]:
+    def restore_agent(self, precision: str = "float32") -> tuple[Agent, Params, AgentInfo]:
         """Only what acting needs of the newest checkpoint; errors as in `restore`."""
         step = self._newest()
         saved = _restore(self._manager, step, info=ocp.args.JsonRestore())
         info = AgentInfo(**saved["info"])
-        agent, expected = _blank(info)
+        agent, expected = _blank(info, precision)
         saved = _restore(self._manager, step, params=ocp.args.StandardRestore(expected))
         check_shapes(saved["params"], expected, self._manager.directory)
         return agent, saved["params"], info
@@ -175,8 +171,11 @@ def score_of(folder: pathlib.Path) -> float | None:
         return None
 
 
-def load_agent(folder: pathlib.Path) -> tuple[Agent, Params, AgentInfo]:
+def load_agent(folder: pathlib.Path, precision: str = "float32") -> tuple[Agent, Params, AgentInfo]:
     """Reads an agent's folder, or a run's: its best agent, else its newest checkpoint.
+
+    Args:
+      precision: with which the agent computes, see `make_agent`.
 
     Raises:
       UserError: no agent there, damaged, or of another shape.
@@ -185,7 +184,7 @@ def load_agent(folder: pathlib.Path) -> tuple[Agent, Params, AgentInfo]:
         if not (folder / BEST).exists():
             checkpointer = Checkpointer(folder)
             try:
-                return checkpointer.restore_agent()
+                return checkpointer.restore_agent(precision)
             finally:
                 checkpointer.close()
         folder = folder / BEST
@@ -196,7 +195,7 @@ def load_agent(folder: pathlib.Path) -> tuple[Agent, Params, AgentInfo]:
         raise UserError(f"{folder} is neither a run nor an agent") from error
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{folder / AGENT} is damaged: {error}") from error
-    agent, expected = _blank(info)
+    agent, expected = _blank(info, precision)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             saved = checkpointer.restore((folder / "params").absolute(), expected)
@@ -212,7 +211,7 @@ def _check_info(info: AgentInfo) -> None:
     for name, value in dataclasses.asdict(info).items():
         if not isinstance(value, types.get(name, str)):
             raise ValueError(f"{name} is {value!r}")
-    choices = {"mask": MASKS, "core": ("convlstm", "none"), "frames": ("luminance", "rgb")}
+    choices = {"mask": MASKS, "core": CORES, "frames": FRAMES}
     for name, allowed in choices.items():
         if getattr(info, name) not in allowed:
             raise ValueError(f"{name} is {getattr(info, name)!r}")
@@ -237,9 +236,9 @@ def _game_of(run: pathlib.Path) -> str | None:
         return None
 
 
-def _blank(info: AgentInfo) -> tuple[Agent, Params]:
+def _blank(info: AgentInfo, precision: str = "float32") -> tuple[Agent, Params]:
     """The agent of this description, and zeros of its parameters' shapes."""
-    agent = make_agent(info.game, info.num_actions, info.mask, info.core)
+    agent = make_agent(info, precision)
     shapes = jax.eval_shape(agent.init_params, jax.random.PRNGKey(0))
     return agent, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 

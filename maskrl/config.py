@@ -9,13 +9,27 @@ from typing import Any
 from maskrl.errors import UserError
 
 MASKS = ("both", "policy", "value", "none")
+CORES = ("convlstm", "none")
+FRAMES = ("luminance", "rgb")
+PRECISIONS = ("float32", "bfloat16")
+EPISODE_STEPS = 10_000  # agent steps after which the paper cuts a game off
 
 
-def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, low: Any = None):
-    """A field with its command-line help, its choices or its least value."""
-    return dataclasses.field(
-        default=default, metadata={"help": help, "choices": choices, "low": low}
-    )
+def setting(
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] | None = None,
+    low: Any = None,
+    flag: str | None = None,
+):
+    """A field with its command-line help, its choices or its least value, and its flag's name."""
+    metadata = {"help": help, "choices": choices, "low": low, "flag": flag}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def flag_of(field: dataclasses.Field) -> str:
+    """The flag of the command line that sets a field."""
+    return "--" + (field.metadata["flag"] or field.name.replace("_", "-"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,9 +38,15 @@ class Config:
 
     game: str = setting("SpaceInvaders", "Atari game, e.g. Breakout; any that EnvPool has")
     mask: str = setting("both", "branches with mask-attention (none: plain A3C)", MASKS)
-    core: str = setting("convlstm", "recurrent core", ("convlstm", "none"))
+    core: str = setting("convlstm", "recurrent core", CORES)
     seed: int = setting(0, "of parameters, sampling and environments", low=0)
     steps: int = setting(100_000_000, "agent steps in all (4 frames each)", low=1)
+    origin: str | None = setting(
+        None,
+        "folder of an agent or a run, whose parameters and count of steps the run begins with; the "
+        "optimiser begins anew",
+        flag="from",
+    )
 
     groups: int = setting(5, "actor groups; each acts with its own stale parameters", low=1)
     actors_per_group: int = setting(7, "environments per group", low=1)
@@ -46,16 +66,16 @@ class Config:
     gae_lambda: float = setting(1.0, "of the advantage's lambda-return", low=0)
     entropy_cost: float = setting(0.01, "weight of the policy's entropy", low=0)
     value_cost: float = setting(0.5, "weight of the value's loss", low=0)
-    max_episode_steps: int = setting(10_000, "agent steps after which a game is cut off", low=1)
+    max_episode_steps: int = setting(
+        EPISODE_STEPS, "agent steps after which a game is cut off", low=1
+    )
     frames: str = setting(
         "luminance",
         "grey from EnvPool (faster), or the original's mean of RGB",
-        ("luminance", "rgb"),
+        FRAMES,
     )
 
-    precision: str = setting(
-        "float32", "of the inputs of matrix products, on a CPU", ("float32", "bfloat16")
-    )
+    precision: str = setting("float32", "of the inputs of matrix products, on a CPU", PRECISIONS)
 
     eval_every: int | None = setting(
         None,
@@ -64,13 +84,15 @@ class Config:
         low=0,
     )
     eval_episodes: int = setting(30, "games per evaluation", low=1)
-    eval_episode_steps: int = setting(10_000, "agent steps after which its games are cut", low=1)
+    eval_episode_steps: int = setting(
+        EPISODE_STEPS, "agent steps after which its games are cut", low=1
+    )
     save_every: int = setting(600, "seconds of training between checkpoints", low=1)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value, choices, low = getattr(self, field.name), *_bounds(field)
-            flag = "--" + field.name.replace("_", "-")
+            flag = flag_of(field)
             if choices and value not in choices:
                 raise UserError(f"{flag} {value}: choose from {', '.join(choices)}")
             if None not in (low, value) and not value >= low:

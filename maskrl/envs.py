@@ -64,6 +64,11 @@ def action_names(game: str, num_actions: int) -> tuple[str, ...]:
     return tuple(f"ACTION_{n}" for n in range(num_actions))
 
 
+def num_actions(game: str) -> int:
+    """The size of the game's minimal action set."""
+    return int(envpool.make_spec(f"{game}-v5").action_space.n)
+
+
 def environment_seed(*entropy: int) -> int:
     """EnvPool's seed for the first of some environments; the others count up from it.
 
@@ -98,7 +103,7 @@ class Environments:
       rgb: frames [B, 3, 210, 160] instead of luminance [B, 210, 160].
       max_episode_steps: agent steps after which a game is cut off (less the openings of all its
         lives but the first).
-      threads: that step the environments; by default one per core, at most B.
+      threads: that step the environments; by default one per core of this process, at most B.
     """
 
     def __init__(
@@ -111,14 +116,14 @@ class Environments:
         max_episode_steps: int = 10_000,
         threads: int | None = None,
     ):
-        self.num_actions = int(envpool.make_spec(f"{game}-v5").action_space.n)
+        self.num_actions = num_actions(game)
         fires = action_names(game, self.num_actions)[1:2] == ("FIRE",)
         self._opening = OPENING if fires else ()
         self._pool = envpool.make(
             f"{game}-v5",
             env_type="gymnasium",
             num_envs=num_envs,
-            num_threads=threads or min(num_envs, os.cpu_count() or 1),
+            num_threads=threads or min(num_envs, len(os.sched_getaffinity(0))),
             seed=seed,
             stack_num=1,
             img_height=210,

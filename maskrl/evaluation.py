@@ -2,25 +2,62 @@
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from maskrl.agent import Agent
+from maskrl.agent import Agent, AgentSpec
+from maskrl.config import EPISODE_STEPS
 from maskrl.devices import Devices
-from maskrl.envs import Environments, action_names, environment_seed
+from maskrl.envs import Environments, action_names, environment_seed, num_actions
 from maskrl.errors import UserError
 from maskrl.networks import Interventions, NetworkOutput, what_if
 from maskrl.recording import Recording
 from maskrl.types import ActorState, Params, TimeStep
 
-Mode = Literal["normal", "inverse", "random"]
+MODES = ("normal", "inverse", "random")
+BRANCHES = ("policy", "value", "both")
 MAX_ENVIRONMENTS = 100
 CPU_ROWS = 5  # that a core's network takes at once; more are no faster
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class How:
+    """How games are played.
+
+    Attributes:
+      mode: normal; inverse (the mask becomes 1 - M in `branch`); random (uniform actions).
+      branch: whose mask: policy, value or both.
+      sample: draw actions from the policy instead of taking its most probable one.
+      seed: of the environments, and of sampling.
+      max_episode_steps: agent steps after which a game is cut off (it still counts).
+    """
+
+    mode: str = "normal"
+    branch: str = "policy"
+    sample: bool = False
+    seed: int = 0
+    max_episode_steps: int = EPISODE_STEPS
+
+    def interventions(self, spec: AgentSpec) -> Interventions:
+        """What is done to the agent's masks.
+
+        Raises:
+          UserError: the agent lacks a mask that would be inverted.
+        """
+        if self.mode != "inverse":
+            return Interventions()
+        branches = ("policy", "value") if self.branch == "both" else (self.branch,)
+        for name in branches:
+            if not spec.has_mask(name):
+                raise UserError(
+                    f"mode inverse, branch {self.branch}: this agent has no {name} mask"
+                )
+        return Interventions(**{name: "invert" for name in branches})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,83 +68,75 @@ class Games:
     lengths: np.ndarray  # int64 [episodes], agent steps
 
 
-def interventions_of(mode: Mode, branch: str, agent: Agent) -> Interventions:
-    """What `inverse` does to the branch's masks (both: to policy and value); else nothing.
+class Player:
+    """Plays exactly `episodes` whole games in many environments at once, as often as asked.
+
+    It is compiled once, whatever the parameters. Every environment's share of the games is fixed
+    before the start, so that short games are not over-represented. Loss of a life resets the
+    agent's memory, not the score; each environment has a fresh normaliser, which lasts for its
+    games.
 
     Raises:
-      UserError: the agent lacks a mask that would be inverted.
+      UserError: the agent does not fit the game, or has no mask to do `how` to.
     """
-    if mode != "inverse":
-        return Interventions()
-    has = {"policy": agent.network.mask_policy, "value": agent.network.mask_value}
-    branches = ("policy", "value") if branch == "both" else (branch,)
-    for name in branches:
-        if not has[name]:
-            raise UserError(f"mode inverse, branch {branch}: this agent has no {name} mask")
-    return Interventions(**{name: "invert" for name in branches})
+
+    def __init__(self, agent: Agent, episodes: int, how: How = How()):
+        check_actions(agent.spec)
+        self._agent, self._how, self._episodes = agent, how, episodes
+        count = min(episodes, MAX_ENVIRONMENTS)
+        self._share = np.full(count, episodes // count) + (np.arange(count) < episodes % count)
+        self._devices = Devices(count, alone=True)
+        self._choose = _chooser(agent, self._devices, how)
+
+    def play(self, params: Params, *, progress: bool = False) -> Games:
+        """Plays the games, the same ones every time, with these parameters (NumPy)."""
+        devices, count = self._devices, len(self._share)
+        key = np.asarray(jax.random.PRNGKey(self._how.seed))
+        choose = functools.partial(self._choose, *devices.replicate((params, key)))
+        # While the network chooses for one table, the environments of the other are stepped.
+        tables = [
+            _Table(self._agent, devices, choose, ids, self._share[ids], self._how)
+            for ids in np.array_split(np.arange(count), min(count // devices.count, 2))
+        ]
+        with tqdm(
+            total=self._episodes, unit=" games", disable=not progress, miniters=0, mininterval=0.5
+        ) as bar:
+            playing, previous = list(tables), None
+            while playing:
+                for table in list(playing):
+                    table.receive()
+                    if not len(table.rows):
+                        playing.remove(table)
+                        continue
+                    table.choose()
+                    if previous is not None:
+                        previous.send()
+                    previous = table
+                if progress:
+                    done = [
+                        score for table in tables for scores in table.scores for score in scores
+                    ]
+                    steps = sum(table.steps for table in tables)
+                    rate = steps / max(bar.format_dict["elapsed"], 1e-9)
+                    mean = f"{np.mean(done):.1f}" if done else "-"
+                    bar.set_postfix({"score": mean, "steps/s": f"{rate:.0f}"}, refresh=False)
+                    bar.update(len(done) - bar.n)
+        return Games(
+            np.concatenate([scores for table in tables for scores in table.scores]),
+            np.array([n for table in tables for lengths in table.lengths for n in lengths], int),
+        )
 
 
 def play(
     agent: Agent,
     params: Params,
-    game: str,
     episodes: int,
+    how: How = How(),
     *,
-    seed: int = 0,
-    mode: Mode = "normal",
-    branch: str = "policy",
-    sample: bool = False,
-    rgb: bool = False,
-    max_episode_steps: int = 10_000,
     progress: bool = False,
 ) -> Games:
-    """Plays exactly `episodes` whole games in many environments at once.
-
-    Every environment's share of the games is fixed before the start, so that short games are not
-    over-represented. Loss of a life resets the agent's memory, not the score; each environment has
-    a fresh normaliser, which lasts for its games.
-
-    Args:
-      mode: normal; inverse (the mask becomes 1 - M in `branch`); random (uniform actions).
-      sample: draw actions from the policy instead of taking its most probable one.
-      rgb: whether the agent sees the mean of RGB instead of luminance.
-      max_episode_steps: agent steps after which a game is cut off (it still counts).
-    """
-    count = min(episodes, MAX_ENVIRONMENTS)
-    share = np.full(count, episodes // count) + (np.arange(count) < episodes % count)
-    devices = Devices(count, alone=True)
-    choose = _chooser(agent, params, devices, mode, branch, sample, seed)
-    # While the network chooses for one table, the environments of the other are stepped.
-    tables = [
-        _Table(agent, devices, choose, game, ids, share[ids], seed, rgb, max_episode_steps)
-        for ids in np.array_split(np.arange(count), min(count // devices.count, 2))
-    ]
-    check_actions(agent, tables[0].envs, game)
-
-    with tqdm(
-        total=episodes, unit=" games", disable=not progress, miniters=0, mininterval=0.5
-    ) as bar:
-        playing, previous = list(tables), None
-        while playing:
-            for table in list(playing):
-                table.receive()
-                if not len(table.rows):
-                    playing.remove(table)
-                    continue
-                table.choose()
-                if previous is not None:
-                    previous.send()
-                previous = table
-            if progress:
-                done = [score for table in tables for scores in table.scores for score in scores]
-                rate = sum(table.steps for table in tables) / max(bar.format_dict["elapsed"], 1e-9)
-                mean = f"{np.mean(done):.1f}" if done else "-"
-                bar.set_postfix({"score": mean, "steps/s": f"{rate:.0f}"}, refresh=False)
-                bar.update(len(done) - bar.n)
-    return Games(
-        np.concatenate([scores for table in tables for scores in table.scores]),
-        np.concatenate([lengths for table in tables for lengths in table.lengths]),
-    )
+    """Plays whole games once; see `Player`."""
+    return Player(agent, episodes, how).play(params, progress=progress)
 
 
 class _Table:
@@ -121,20 +150,17 @@ class _Table:
         agent: Agent,
         devices: Devices,
         choose: Callable,
-        game: str,
         ids: np.ndarray,
         share: np.ndarray,
-        seed: int,
-        rgb: bool,
-        max_episode_steps: int,
+        how: How,
     ):
         first, size = int(ids[0]), _round_up(len(ids), devices.count)
         self.envs = Environments(
-            game,
+            agent.spec.game,
             size,
-            environment_seed(seed) + first,
-            rgb=rgb,
-            max_episode_steps=max_episode_steps,
+            environment_seed(how.seed) + first,
+            rgb=agent.spec.frames == "rgb",
+            max_episode_steps=how.max_episode_steps,
         )
         self._devices, self._choose = devices, choose
         self._share = np.pad(share, (0, size - len(ids)))
@@ -189,23 +215,23 @@ def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def _chooser(agent, params, devices, mode, branch, sample, seed):
-    """`(state, timestep, playing) -> (state, action)` for the mode, split over the devices.
+def _chooser(agent: Agent, devices: Devices, how: How) -> Callable:
+    """`(params, key, state, timestep, playing) -> (state, action)`, split over the devices.
 
     Only the rows that are `playing`, bool [B], count; the others' states and actions are arbitrary.
     """
-    if mode == "random":
-        rng = np.random.default_rng(seed)
-        actions = agent.network.num_actions
-        return lambda state, timestep, playing: (
+    if how.mode == "random":
+        rng = np.random.default_rng(how.seed)
+        actions = agent.spec.num_actions
+        return lambda params, key, state, timestep, playing: (
             state,
             devices.split(rng.integers(actions, size=len(playing))),
         )
-    interventions = interventions_of(mode, branch, agent)
+    interventions = how.interventions(agent.spec)
 
     def step(params, state, timestep, key):
         state, output = agent.step(
-            params, state, timestep, key, greedy=not sample, interventions=interventions
+            params, state, timestep, key, greedy=not how.sample, interventions=interventions
         )
         return state, output.action
 
@@ -228,61 +254,57 @@ def _chooser(agent, params, devices, mode, branch, sample, seed):
         return jax.lax.fori_loop(0, passes, step_few, (state, jnp.zeros(rows, jnp.int32)))
 
     compiled = devices.compile(step_playing)
-    params, key = devices.replicate((params, np.asarray(jax.random.PRNGKey(seed))))
 
-    def choose(state: ActorState, timestep: TimeStep, playing: np.ndarray):
+    def choose(params, key, state: ActorState, timestep: TimeStep, playing: np.ndarray):
         return compiled(params, state, devices.split(timestep), key, devices.split(playing))
 
     return choose
 
 
-def check_actions(agent: Agent, envs: Environments, game: str) -> None:
+def check_actions(spec: AgentSpec) -> None:
     """Raises UserError unless the agent's actions are the game's."""
-    if agent.network.num_actions != envs.num_actions:
-        raise UserError(
-            f"this agent has {agent.network.num_actions} actions, {game} has {envs.num_actions}"
-        )
+    actions = num_actions(spec.game)
+    if spec.num_actions != actions:
+        raise UserError(f"this agent has {spec.num_actions} actions, {spec.game} has {actions}")
 
 
 def record(
     agent: Agent,
     params: Params,
-    game: str,
+    how: How = How(),
     *,
     name: str,
-    mask: str,
     agent_steps: int,
-    seed: int = 0,
-    mode: Mode = "normal",
-    branch: str = "policy",
-    sample: bool = False,
-    rgb: bool = False,
-    max_episode_steps: int = 10_000,
     progress: bool = False,
 ) -> Recording:
-    """Plays one whole game and records it; see `play` for the arguments.
+    """Plays one whole game and records it.
 
     Args:
-      name, mask, agent_steps: of the agent, for the recording's header.
-    """
-    first = environment_seed(seed)
-    envs = Environments(game, 1, first, rgb=rgb, max_episode_steps=max_episode_steps)
-    check_actions(agent, envs, game)
-    # An agent that sees luminance plays a twin of the game, step by step the same, whose colours
-    # are recorded.
-    colour = (
-        envs if rgb else Environments(game, 1, first, rgb=True, max_episode_steps=max_episode_steps)
-    )
-    interventions = interventions_of(mode, branch, agent)
+      name, agent_steps: of the agent, for the recording's header.
 
+    Raises:
+      UserError: the agent does not fit the game, or has no mask to do `how` to.
+    """
+    spec = agent.spec
+    check_actions(spec)
+    interventions = how.interventions(spec)
+
+    @jax.jit
     def look(params, state, timestep, key):
         state, output = agent.step(
-            params, state, timestep, key, greedy=not sample, interventions=interventions
+            params, state, timestep, key, greedy=not how.sample, interventions=interventions
         )
         return state, output.action, _said(params, output.network)
 
-    step = jax.jit(look)
-    key, rng = jax.random.PRNGKey(seed), np.random.default_rng(seed)
+    first = environment_seed(how.seed)
+    make = functools.partial(
+        Environments, spec.game, 1, first, max_episode_steps=how.max_episode_steps
+    )
+    envs = make(rgb=spec.frames == "rgb")
+    # An agent that sees luminance plays a twin of the game, step by step the same, whose colours
+    # are recorded.
+    colour = envs if spec.frames == "rgb" else make(rgb=True)
+    key, rng = jax.random.PRNGKey(how.seed), np.random.default_rng(how.seed)
     params = jax.device_put(params)
 
     kept: dict[str, list] = collections.defaultdict(list)
@@ -291,11 +313,11 @@ def record(
     shown = row if colour is envs else colour.reset()
     with tqdm(unit=" steps", disable=not progress, dynamic_ncols=True) as bar:
         while True:
-            state, action, said = step(params, state, row.timestep, key)
+            state, action, said = look(params, state, row.timestep, key)
             action = np.asarray(action)
-            if mode == "random":
-                action = rng.integers(agent.network.num_actions, size=1)
-            here = {field: np.asarray(array) for field, array in said.items()} | {
+            if how.mode == "random":
+                action = rng.integers(spec.num_actions, size=1)
+            here = {field: np.asarray(value) for field, value in said.items()} | {
                 "frames": shown.timestep.frame[0].transpose(1, 2, 0),
                 "action": np.int32(action[0]),
                 "lives": np.int32(row.lives[0]),
@@ -317,39 +339,42 @@ def record(
     for pool in {envs, colour}:
         pool.close()
     return Recording(
-        game=game,
+        game=spec.game,
         agent=name,
-        mask=mask,
-        mode=mode,
-        branch=branch,
-        seed=seed,
+        mask=spec.mask,
+        mode=how.mode,
+        branch=how.branch,
+        seed=how.seed,
         agent_steps=agent_steps,
-        action_names=action_names(game, agent.network.num_actions),
+        action_names=action_names(spec.game, spec.num_actions),
         view=(agent.crop.top, agent.crop.bottom),
         cut_off=bool(row.timestep.discount[0]),
-        **{field: np.stack(values) for field, values in kept.items() if values},
+        **{field: _stacked(values) for field, values in kept.items()},
     )
+
+
+def _stacked(rows: list[np.ndarray]) -> np.ndarray:
+    """np.stack, but the rows are given up one by one: frames of a long game take a gigabyte."""
+    stacked = np.empty((len(rows), *rows[0].shape), rows[0].dtype)
+    for t in range(len(rows)):
+        stacked[t], rows[t] = rows[t], None
+    return stacked
 
 
 def _said(params: Params, network: NetworkOutput) -> dict[str, jax.Array]:
     """What the network says of one step of one actor, and would say with other masks."""
     said = {"logits": network.logits, "value": network.value}
-    for branch in ("policy", "value"):
-        mask = getattr(network, f"{branch}_mask")
-        if mask is None:
-            continue
-        other = what_if(params[branch], getattr(network, f"{branch}_features"), mask)
-        said |= {
-            f"{branch}_mask": mask,
-            f"{branch}_mask_logits": getattr(network, f"{branch}_mask_logits"),
-        }
-        if branch == "policy":
-            said |= {"unmasked_logits": other.unmasked, "inverted_logits": other.inverted}
-            said["cell_logits"] = other.cells.astype(jnp.float16)
-        else:
-            said |= {
-                "unmasked_value": other.unmasked[..., 0],
-                "inverted_value": other.inverted[..., 0],
-            }
-            said["cell_values"] = other.cells[..., 0].astype(jnp.float16)
+    if network.policy_mask is not None:
+        said["policy_mask"] = network.policy_mask
+        said["policy_mask_logits"] = network.policy_mask_logits
+        other = what_if(params["policy"], network.policy_features, network.policy_mask)
+        said["unmasked_logits"], said["inverted_logits"] = other.unmasked, other.inverted
+        said["cell_logits"] = other.cells.astype(jnp.float16)
+    if network.value_mask is not None:
+        said["value_mask"] = network.value_mask
+        said["value_mask_logits"] = network.value_mask_logits
+        other = what_if(params["value"], network.value_features, network.value_mask)
+        said["unmasked_value"] = other.unmasked[..., 0]
+        said["inverted_value"] = other.inverted[..., 0]
+        said["cell_values"] = other.cells[..., 0].astype(jnp.float16)
     return {field: array[0, 0] for field, array in said.items()}

@@ -124,7 +124,7 @@ def agent_of(params: Params, game: str, source: str) -> tuple[Agent, checkpoint.
         agent_steps=0,
         source=source,
     )
-    agent = make_agent(game, info.num_actions, info.mask, info.core)
+    agent = make_agent(info)
     expected = jax.eval_shape(agent.init_params, jax.random.PRNGKey(0))
     checkpoint.check_shapes(params, expected, source)
     return agent, info

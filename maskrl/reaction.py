@@ -102,7 +102,6 @@ def edit_screen(
     box: tuple[int, int, int, int],
     to: tuple[int, int],
     *,
-    rgb: bool,
     title: str = "",
 ) -> Reaction:
     """Pastes a patch of frame `source` into frame `index` of a game.
@@ -111,7 +110,6 @@ def edit_screen(
       index, source: frames of the recording.
       box: (top, left, bottom, right) of the patch in frame `source`, in the screen's pixels.
       to: (top, left) of where it goes in frame `index`.
-      rgb: whether the agent sees the mean of RGB instead of luminance.
 
     Raises:
       UserError: a frame or a pixel that is not there.
@@ -128,8 +126,8 @@ def edit_screen(
     if edited[to[0] : to[0] + height, to[1] : to[1] + width].shape != patch.shape or min(to) < 0:
         raise UserError(f"the patch of {height} x {width} pixels does not fit at {to}")
     edited[to[0] : to[0] + height, to[1] : to[1] + width] = patch
-    state = replay(agent, params, game.frames[:index], game.life_start[:index], rgb=rgb)
-    look = functools.partial(_look, agent, params, state, bool(game.life_start[index]), rgb=rgb)
+    state = replay(agent, params, game.frames[:index], game.life_start[:index])
+    look = functools.partial(_look, agent, params, state, bool(game.life_start[index]))
     return Reaction(
         title=title or f"{game.game}, frame {index}, with a patch of frame {source}",
         action_names=game.action_names,
@@ -142,12 +140,10 @@ def edit_screen(
 def edit_memory(
     agent: Agent,
     params: Params,
-    game: str,
     step: int,
     byte: str | int,
     to: int,
     *,
-    rgb: bool,
     seed: int = 0,
     title: str = "",
 ) -> Reaction:
@@ -164,6 +160,7 @@ def edit_memory(
       UserError: ale-py is missing, no such byte, the game ended before `step`, or no pixel changed
         (objects that flicker are not drawn at every step).
     """
+    game = agent.spec.game
     known = MEMORY.get(game, {})
     address = known[byte][0] if byte in known else byte
     if not isinstance(address, int) or not 0 <= address < 128 or not 0 <= to < 256:
@@ -176,7 +173,7 @@ def edit_memory(
     act = _step(agent)
     for _ in range(step):
         lives = console.lives
-        state, output = act(params, state, _timestep(console.screen(), is_first, rgb=rgb))
+        state, output = act(params, state, _timestep(agent, console.screen(), is_first))
         console.act(int(np.asarray(output.action)[0]))
         is_first = console.lives < lives
         if console.game_over:
@@ -190,7 +187,7 @@ def edit_memory(
     console.act(0)
     if np.array_equal(console.screen(), before):
         raise UserError(f"byte {byte} = {to} changes no pixel at step {step}: try another step")
-    look = functools.partial(_look, agent, params, state, is_first, rgb=rgb)
+    look = functools.partial(_look, agent, params, state, is_first)
     name = byte if isinstance(byte, str) else f"byte {byte}"
     return Reaction(
         title=title or f"{game}, step {step}: {name} {was} → {to}",
@@ -201,9 +198,7 @@ def edit_memory(
     )
 
 
-def replay(
-    agent: Agent, params: Params, frames: np.ndarray, is_first: np.ndarray, *, rgb: bool
-) -> ActorState:
+def replay(agent: Agent, params: Params, frames: np.ndarray, is_first: np.ndarray) -> ActorState:
     """The agent's state after RGB frames uint8 [T, 210, 160, 3] with their `is_first` [T].
 
     The normaliser sees all of them; the core, whose memory ends with a life, the last life's.
@@ -214,7 +209,7 @@ def replay(
     observe = jax.jit(lambda state, frame: agent.observe(state, frame)[0])
     act = _step(agent)
     for t, frame in enumerate(frames):
-        timestep = _timestep(frame, is_first[t], rgb=rgb)
+        timestep = _timestep(agent, frame, is_first[t])
         state = observe(state, timestep.frame) if t < start else act(params, state, timestep)[0]
     return state
 
@@ -224,8 +219,9 @@ def luminance(rgb: np.ndarray) -> np.ndarray:
     return np.round(rgb @ np.array([0.2989, 0.5870, 0.1140])).astype(np.uint8)
 
 
-def _timestep(frame: np.ndarray, is_first: bool, *, rgb: bool) -> TimeStep:
+def _timestep(agent: Agent, frame: np.ndarray, is_first: bool) -> TimeStep:
     """One actor's row with the frame uint8 [210, 160, 3] as the agent takes it."""
+    rgb = agent.spec.frames == "rgb"
     return TimeStep(
         frame=(frame.transpose(2, 0, 1) if rgb else luminance(frame))[None],
         reward=np.zeros(1, np.float32),
@@ -240,9 +236,9 @@ def _step(agent: Agent):
     return jax.jit(functools.partial(agent.step, greedy=True, key=key))
 
 
-def _look(agent, params, state, is_first, frame, *, rgb: bool) -> Moment:
+def _look(agent: Agent, params, state, is_first: bool, frame: np.ndarray) -> Moment:
     """What the agent says to a frame from this state."""
-    _, output = _step(agent)(params, state, _timestep(frame, is_first, rgb=rgb))
+    _, output = _step(agent)(params, state, _timestep(agent, frame, is_first))
     network = output.network
 
     masks = {"policy": network.policy_mask, "value": network.value_mask}
@@ -345,18 +341,15 @@ def main(argv: list[str] | None = None) -> int:
     with exit_on_user_error("maskrl.reaction"):
         args = parser.parse_args(argv)
         agent, params, info = checkpoint.load_agent(args.agent)
-        rgb = info.frames == "rgb"
         if args.way == "screen":
             game = recording.read(args.recording)
             if game.game != info.game:
                 raise UserError(f"{args.recording} is {game.game}, the agent plays {info.game}")
             to = args.to or args.box[:2]
-            reaction = edit_screen(
-                agent, params, game, args.frame, args.source, args.box, to, rgb=rgb
-            )
+            reaction = edit_screen(agent, params, game, args.frame, args.source, args.box, to)
         else:
             byte = int(args.byte) if args.byte.isdigit() else args.byte
-            reaction = edit_memory(agent, params, info.game, args.step, byte, args.value, rgb=rgb)
+            reaction = edit_memory(agent, params, args.step, byte, args.value)
         for path in write_figure(reaction, args.output):
             print(f"written: {path}")
     return 0

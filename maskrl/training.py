@@ -1,5 +1,6 @@
 """The training loop: groups take turns to act, learn, log, evaluate, save."""
 
+import dataclasses
 import pathlib
 import time
 from collections.abc import Callable
@@ -7,12 +8,12 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from maskrl import checkpoint, devices, learner, run_state
+from maskrl import checkpoint, devices, evaluation, learner, run_state
 from maskrl.actor import ActorGroup, Tally, make_act
-from maskrl.agent import Agent, make_agent
+from maskrl.agent import AgentSpec, make_agent
 from maskrl.config import Config
 from maskrl.devices import Devices
-from maskrl.envs import Environments, environment_seed
+from maskrl.envs import Environments, environment_seed, num_actions
 from maskrl.errors import UserError
 from maskrl.loggers import Logger, Silence
 from maskrl.metrics import Metrics, make_diagnose
@@ -20,6 +21,7 @@ from maskrl.run_state import RunState
 from maskrl.types import Params
 
 FIRST_SAVE = 60  # seconds of training until the first checkpoint: an early death costs little
+EVALUATION_SEED = 1_000_000_000  # far from the seeds with which users evaluate
 
 
 class NotFinite(UserError):
@@ -35,7 +37,8 @@ class Trainer:
       device_count: of every host's devices to use; all of them together must divide
         `config.actors_per_group`.
       resume: whether to go on from the newest checkpoint in the folder.
-      evaluate: `(agent, params) -> scores`, greedy games of the config's number and length.
+      evaluate: `params -> scores`; by default greedy games of the config's number and length, from
+        start states that no reported evaluation plays.
       log_seconds: of training between two rows of `metrics.csv`.
     """
 
@@ -46,25 +49,33 @@ class Trainer:
         *,
         device_count: int,
         resume: bool,
-        evaluate: Callable[[Agent, Params], np.ndarray],
+        evaluate: Callable[[Params], np.ndarray] | None = None,
         log_seconds: float = 10.0,
     ):
-        self.config, self.run, self._evaluate = config, run, evaluate
-        self._log_seconds = log_seconds
+        self.config, self.run, self._log_seconds = config, run, log_seconds
         self.devices = Devices(device_count)
         self._first_host = devices.is_first_host()
         self.checkpointer = checkpoint.Checkpointer(run) if self._first_host else None
         init_key, act_key = jax.random.split(jax.random.PRNGKey(config.seed))
 
-        probe = Environments(config.game, 1, 0)
-        num_actions = probe.num_actions
-        probe.close()
-        self.agent = make_agent(
-            config.game, num_actions, config.mask, config.core, config.precision
+        spec = AgentSpec(
+            game=config.game,
+            num_actions=num_actions(config.game),
+            mask=config.mask,
+            core=config.core,
+            frames=config.frames,
         )
+        self.agent = make_agent(spec, config.precision)
+        how = evaluation.How(
+            seed=EVALUATION_SEED + config.seed, max_episode_steps=config.eval_episode_steps
+        )
+        player = evaluation.Player(self.agent, config.eval_episodes, how)
+        self._evaluate = evaluate or (lambda params: player.play(params).scores)
         state = run_state.fresh(self.agent, config, init_key)
         if resume:
             state = devices.from_first_host(lambda: self._restore(state))
+        elif config.origin:
+            state = devices.from_first_host(lambda: self._begin(state))
         self.counters = run_state.unpack(state.counters)
         self.counters.sessions += 1
         self._start = state.start
@@ -89,6 +100,8 @@ class Trainer:
             )
         ]
         self._metrics = Metrics()
+        if self._first_host:
+            self._metrics.go_on(state.recent)
         self._newest: dict[str, jax.Array] | None = None  # an update's metrics, not yet looked at
         # Several hosts agree once an unroll only: it is a round trip.
         self._ticks = 1 if jax.process_count() == 1 else config.unroll_length
@@ -253,7 +266,7 @@ class Trainer:
             return
         with clock.paused():
             started = time.monotonic()
-            score = float(np.mean(self._evaluate(self.agent, self.params)))
+            score = float(np.mean(self._evaluate(self.params)))
             counters.evaluation_seconds += time.monotonic() - started
             logger.row(
                 {
@@ -270,15 +283,11 @@ class Trainer:
                 checkpoint.save_agent(self.run / checkpoint.BEST, self.params, self._info(score))
 
     def _info(self, score: float | None = None) -> checkpoint.AgentInfo:
-        config = self.config
+        origin = self.config.origin and pathlib.Path(self.config.origin).name
         return checkpoint.AgentInfo(
-            game=config.game,
-            num_actions=self.agent.network.num_actions,
-            mask=config.mask,
-            core=config.core,
-            frames=config.frames,
+            **dataclasses.asdict(self.agent.spec),
             agent_steps=self.counters.agent_steps,
-            source=f"maskrl, run {self.run.name}",
+            source=f"maskrl, run {self.run.name}" + (f", from {origin}" if origin else ""),
             score=score,
         )
 
@@ -319,7 +328,24 @@ class Trainer:
             normalisers=[a.normaliser for a in actors],
             actor_steps=[a.step for a in actors],
             counters=run_state.pack(self.counters),
+            recent=self._metrics.recent(),
         )
+
+    def _begin(self, state: RunState) -> RunState:
+        folder = pathlib.Path(self.config.origin)
+        _, params, info = checkpoint.load_agent(folder)
+        for name, wanted in dataclasses.asdict(self.agent.spec).items():
+            if getattr(info, name) != wanted:
+                raise UserError(
+                    f"--from {folder}: its {name.replace('_', ' ')} is {getattr(info, name)}, the "
+                    f"run's is {wanted}"
+                )
+        if info.agent_steps >= self.config.steps:
+            raise UserError(
+                f"--from {folder}: it has {info.agent_steps} agent steps already; --steps "
+                f"{self.config.steps} counts them"
+            )
+        return run_state.begin_with(state, params, info.agent_steps)
 
     def _restore(self, like: RunState) -> RunState:
         _, params, training = self.checkpointer.restore(*run_state.to_tree(like))

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from maskrl import config, learner
+from maskrl.agent import Agent, AgentSpec, make_agent
 from maskrl.config import Config
 from maskrl.training import Trainer
 from maskrl.types import Carry, Normaliser, Snapshot, TimeStep, Trajectory, Unroll
@@ -18,6 +19,11 @@ TINY = {
     "eval_every": 0,
 }
 TINY_FLAGS = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items()]
+
+
+def agent_with(precision: str = "float32", **changes) -> Agent:
+    """Breakout's agent with both masks, with changes of its `AgentSpec`."""
+    return make_agent(AgentSpec(**{"game": "Breakout", "num_actions": 4} | changes), precision)
 
 
 def tiny_config(**changes) -> Config:
@@ -58,7 +64,7 @@ def random_timestep(rng, batch: int, first: bool = False, rgb: bool = False) -> 
 
 def random_unroll(agent, rng, steps: int, batch: int) -> Unroll:
     """An unroll of noise, as an actor group collects it."""
-    trajectory = random_trajectory(rng, steps, batch, agent.network.num_actions)
+    trajectory = random_trajectory(rng, steps, batch, agent.spec.num_actions)
     timesteps = TimeStep(
         frame=None,
         reward=trajectory.reward.T,
@@ -107,7 +113,7 @@ def train_tiny(
         run,
         device_count=device_count,
         resume=resume,
-        evaluate=evaluate or (lambda agent, params: np.zeros(1)),
+        evaluate=evaluate or (lambda params: np.zeros(1)),
         log_seconds=log_seconds,
     )
     trainer.train()

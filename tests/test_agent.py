@@ -5,10 +5,9 @@ import functools
 import jax
 import numpy as np
 import pytest
-from samples import random_timestep, tiny_config
+from samples import agent_with, random_timestep, tiny_config
 
 from maskrl import learner, preprocess
-from maskrl.agent import make_agent
 from maskrl.envs import Environments
 from maskrl.types import Unroll
 
@@ -16,7 +15,7 @@ from maskrl.types import Unroll
 @functools.cache
 def agent_and_params(core="convlstm", precision="float32"):
     """An agent with a policy that has something to say."""
-    agent = make_agent("Breakout", 4, "both", core, precision)
+    agent = agent_with(precision, mask="both", core=core)
     params = jax.tree.map(np.array, agent.init_params(jax.random.PRNGKey(0)))
     params["policy"]["kernel"] *= 100
     return agent, params

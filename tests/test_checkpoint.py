@@ -6,6 +6,7 @@ import os
 import jax
 import numpy as np
 import pytest
+from samples import agent_with
 
 from maskrl import checkpoint
 from maskrl.agent import make_agent
@@ -28,7 +29,7 @@ def info(**changes):
 
 def params_of(i=None, seed=0):
     i = i or info()
-    agent = make_agent(i.game, i.num_actions, i.mask, i.core)
+    agent = make_agent(i)
     return jax.tree.map(np.asarray, agent.init_params(jax.random.PRNGKey(seed)))
 
 
@@ -47,7 +48,7 @@ def test_round_trip(tmp_path, mask, core):
     checkpoint.save_agent(tmp_path / "agent", params_of(i), i)
     agent, params, read = checkpoint.load_agent(tmp_path / "agent")
     assert read == i
-    assert agent == make_agent("Breakout", 4, mask, core)
+    assert agent == agent_with(mask=mask, core=core)
     jax.tree.map(np.testing.assert_array_equal, params, params_of(i))
     assert os.listdir(tmp_path) == ["agent"]
 

@@ -15,14 +15,13 @@ sys.path.insert(0, "tests")
 import jax, numpy as np
 from jax.flatten_util import ravel_pytree
 from maskrl import learner
-from maskrl.agent import make_agent
 from maskrl.devices import Devices
-from samples import random_state, random_unroll, tiny_config
+from samples import agent_with, random_state, random_unroll, tiny_config
 
 assert jax.local_device_count() == 8
 shared = int(sys.argv[1])
 config = tiny_config(actors_per_group=8, actors_per_update=shared)
-agent = make_agent("Breakout", 4, "both", "none")
+agent = agent_with(mask="both", core="none")
 state, snapshot = random_state(agent, config)
 unroll = random_unroll(agent, np.random.default_rng(0), 3, 8)
 
@@ -100,16 +99,19 @@ def test_most_devices(monkeypatch, count, actors, used):
 
 
 EVALUATE = """
+import sys
+sys.path.insert(0, "tests")
 import jax
 from maskrl import evaluation
-from maskrl.agent import make_agent
 
-agent = make_agent("Breakout", 4, "both", "convlstm")
+agent = agent_with()
 params = agent.init_params(jax.random.PRNGKey(0))
 
 
 def play():
-    return evaluation.play(agent, params, "Breakout", 5, sample=True, max_episode_steps=150)
+    return evaluation.play(
+        agent, params, 5, evaluation.How(sample=True, max_episode_steps=150)
+    )
 
 
 several = play()
@@ -130,9 +132,10 @@ def test_three_devices_play_the_same_games_as_one():
 
 
 ACT = """
+import sys
+sys.path.insert(0, "tests")
 import jax, numpy as np
 from maskrl.actor import make_act
-from maskrl.agent import make_agent
 from maskrl.devices import Devices
 from maskrl.types import TimeStep
 
@@ -141,7 +144,7 @@ jax.monitoring.register_event_duration_secs_listener(
     lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
 )
 devices = Devices(2)
-agent = make_agent("Breakout", 4, "both", "convlstm")
+agent = agent_with()
 params, key = devices.replicate(
     jax.tree.map(np.asarray, (agent.init_params(jax.random.PRNGKey(0)), jax.random.PRNGKey(1)))
 )

@@ -52,8 +52,7 @@ sys.path.insert(0, TESTS)
 import jax, numpy as np
 from jax.flatten_util import ravel_pytree
 from maskrl import devices, learner
-from maskrl.agent import make_agent
-from samples import random_state, random_unroll, tiny_config
+from samples import agent_with, random_state, random_unroll, tiny_config
 
 path, *joining = sys.argv[1:]
 if joining:
@@ -61,7 +60,7 @@ if joining:
     devices.connect(coordinator, int(processes), int(process))
 assert jax.device_count() == 4
 config = tiny_config(actors_per_group=4)
-agent = make_agent("Breakout", 4, "both", "none")
+agent = agent_with(mask="both", core="none")
 state, snapshot = random_state(agent, config)
 
 unroll = devices.share(random_unroll(agent, np.random.default_rng(0), 3, 4))

@@ -5,17 +5,18 @@ import functools
 import jax
 import numpy as np
 import pytest
+from samples import agent_with
 
 from maskrl import evaluation
-from maskrl.agent import make_agent
 from maskrl.envs import Environments
 from maskrl.errors import UserError
+from maskrl.evaluation import How
 
 
 @functools.cache
 def agent_and_params(mask="both", actions=4):
     """An untrained agent whose actions differ from frame to frame."""
-    agent = make_agent("Breakout", actions, mask, "convlstm")
+    agent = agent_with(num_actions=actions, mask=mask, core="convlstm")
     params = jax.tree.map(np.array, agent.init_params(jax.random.PRNGKey(0)))
     params["policy"]["kernel"] *= 100
     return agent, params
@@ -52,9 +53,8 @@ def test_exactly_n_games_as_if_alone(monkeypatch, sample):
     monkeypatch.setattr(evaluation, "MAX_ENVIRONMENTS", 2)
     agent, params = agent_and_params()
     limit = 400 if sample else 50
-    games = evaluation.play(
-        agent, params, "Breakout", 5, seed=11, sample=sample, max_episode_steps=limit
-    )
+    how = How(seed=11, sample=sample, max_episode_steps=limit)
+    games = evaluation.play(agent, params, 5, how)
     assert games.scores.shape == games.lengths.shape == (5,)
     expected = [replay(11, i, n, sample, limit) for i, n in ((0, 3), (1, 2))]
     assert games.scores.tolist() == [s for scores, _ in expected for s in scores]
@@ -69,7 +69,7 @@ def test_number_of_games(monkeypatch, episodes, most):
     """Whatever the number, also where environments drop out one by one (three, two, one)."""
     monkeypatch.setattr(evaluation, "MAX_ENVIRONMENTS", most)
     agent, params = agent_and_params()
-    games = evaluation.play(agent, params, "Breakout", episodes, max_episode_steps=6)
+    games = evaluation.play(agent, params, episodes, How(max_episode_steps=6))
     assert games.lengths.tolist() == [6] * episodes
 
 
@@ -81,8 +81,8 @@ def test_shares_are_fixed_before_the_start(monkeypatch):
     """
     monkeypatch.setattr(evaluation, "MAX_ENVIRONMENTS", 2)
     agent, params = agent_and_params()
-    four = evaluation.play(agent, params, "Breakout", 4, sample=True, seed=2)
-    two = evaluation.play(agent, params, "Breakout", 2, sample=True, seed=2)
+    four = evaluation.play(agent, params, 4, How(sample=True, seed=2))
+    two = evaluation.play(agent, params, 2, How(sample=True, seed=2))
     assert four.lengths[[0, 2]].tolist() == two.lengths.tolist()
     assert four.scores[[0, 2]].tolist() == two.scores.tolist()
 
@@ -91,14 +91,14 @@ def test_who_is_done_adds_nothing(monkeypatch):
     """Nine games in eight environments: still nine."""
     monkeypatch.setattr(evaluation, "MAX_ENVIRONMENTS", 8)
     agent, _ = agent_and_params()
-    assert len(evaluation.play(agent, None, "Breakout", 9, mode="random", seed=1).scores) == 9
+    assert len(evaluation.play(agent, None, 9, How(mode="random", seed=1)).scores) == 9
 
 
 def test_the_number_of_rows_in_a_pass_changes_nothing(monkeypatch):
     """Neither do the rows that fill the last pass, nor those that have played their share."""
     monkeypatch.setattr(evaluation, "MAX_ENVIRONMENTS", 8)
     agent, params = agent_and_params()
-    play = functools.partial(evaluation.play, agent, params, "Breakout", 11, sample=True, seed=2)
+    play = functools.partial(evaluation.play, agent, params, 11, How(sample=True, seed=2))
     games = []
     for rows in (1, 3, 100):
         monkeypatch.setattr(evaluation, "CPU_ROWS", rows)
@@ -112,15 +112,33 @@ def test_the_number_of_rows_in_a_pass_changes_nothing(monkeypatch):
 def test_lengths_count_agent_steps_of_whole_games():
     """Rows that start an episode are not counted; a whole game has five lives."""
     agent, _ = agent_and_params()
-    lengths = evaluation.play(agent, None, "Breakout", 2, mode="random", seed=1).lengths
-    assert np.all(lengths > 100)
+    lengths = evaluation.play(agent, None, 2, How(mode="random", seed=1)).lengths
+    assert np.all(lengths > 90)
+
+
+def test_a_player_is_compiled_once():
+    """It plays again with the same and with other parameters: nothing is compiled anew."""
+    agent, params = agent_and_params()
+    player = evaluation.Player(agent, 3, How(sample=True, max_episode_steps=20))
+    first = player.play(params)
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
+    again = player.play(params)
+    player.play(jax.tree.map(np.zeros_like, params))
+    jax.monitoring.clear_event_listeners()
+    assert again.lengths.tolist() == first.lengths.tolist()
+    assert first.lengths.dtype == np.int64
+    assert not compiled
 
 
 def test_random_mode():
     """Needs no parameters; the seed decides; it scores like random play (1.2 in the paper)."""
-    agent = make_agent("Breakout", 4, "none", "none")
-    play = functools.partial(evaluation.play, agent, None, "Breakout", 10, mode="random")
-    one, again, other = play(seed=1), play(seed=1), play(seed=200)
+    agent = agent_with(mask="none", core="none")
+    one, again, other = (
+        evaluation.play(agent, None, 10, How(mode="random", seed=seed)) for seed in (1, 1, 200)
+    )
     assert one.scores.tolist() == again.scores.tolist()
     assert one.lengths.tolist() != other.lengths.tolist()
     assert 0.3 < one.scores.mean() < 4
@@ -128,13 +146,12 @@ def test_random_mode():
 
 def test_inverse_is_another_policy():
     agent, params = agent_and_params()
-    play = functools.partial(
-        evaluation.record,
-        *(agent, params, "Breakout"),
-        **{"name": "a", "mask": "both", "agent_steps": 0, "max_episode_steps": 8},
+    normal, inverse, both = (
+        evaluation.record(
+            agent, params, How(max_episode_steps=8, **changes), name="a", agent_steps=0
+        )
+        for changes in ({}, {"mode": "inverse"}, {"mode": "inverse", "branch": "both"})
     )
-    normal, inverse = play(), play(mode="inverse")
-    both = play(mode="inverse", branch="both")
     for mask in ("policy_mask", "value_mask"):
         logits = getattr(normal, f"{mask}_logits")
         np.testing.assert_allclose(getattr(normal, mask), 1 / (1 + np.exp(-logits)), atol=1e-5)
@@ -161,24 +178,22 @@ def test_inverse_is_another_policy():
 def test_inverse_without_mask(mask, branch, says):
     agent, params = agent_and_params(mask)
     with pytest.raises(UserError, match=says):
-        evaluation.play(agent, params, "Breakout", 1, mode="inverse", branch=branch)
+        evaluation.play(agent, params, 1, How(mode="inverse", branch=branch))
 
 
 def test_another_games_agent():
     agent, params = agent_and_params("none", 6)
     with pytest.raises(UserError, match="6 actions, Breakout has 4"):
-        evaluation.play(agent, params, "Breakout", 1)
+        evaluation.play(agent, params, 1)
 
 
 @pytest.mark.parametrize("mode", ["normal", "random"])
 def test_recording_is_the_game_that_play_plays(mode):
     """The same seed: the same score and length, sampled or random; frames and memory replay."""
     agent, params = agent_and_params()
-    settings = {"seed": 5, "mode": mode, "sample": True, "max_episode_steps": 400}
-    games = evaluation.play(agent, params, "Breakout", 1, **settings)
-    r = evaluation.record(
-        agent, params, "Breakout", name="here", mask="both", agent_steps=7, **settings
-    )
+    how = How(seed=5, mode=mode, sample=True, max_episode_steps=400)
+    games = evaluation.play(agent, params, 1, how)
+    r = evaluation.record(agent, params, how, name="here", agent_steps=7)
     assert r.final_score == games.scores[0]
     # One row more than steps; the rows after lost lives are no steps.
     assert len(r) - r.life_start.sum() == games.lengths[0]
@@ -204,10 +219,8 @@ def test_recording_is_the_game_that_play_plays(mode):
 
 
 def test_recording_of_an_agent_that_sees_rgb():
-    agent, params = agent_and_params()
-    r = evaluation.record(
-        *(agent, params, "Breakout"),
-        **{"name": "a", "mask": "both", "agent_steps": 0, "rgb": True, "max_episode_steps": 5},
-    )
+    _, params = agent_and_params()
+    agent = agent_with(frames="rgb")
+    r = evaluation.record(agent, params, How(max_episode_steps=5), name="a", agent_steps=0)
     assert len(r) == 6
     assert np.ptp(r.frames, axis=-1).max() > 0  # colours

@@ -7,16 +7,15 @@ import jax.flatten_util
 import numpy as np
 import pytest
 import reference
-from samples import learner_state, random_unroll, tiny_config
+from samples import agent_with, learner_state, random_unroll, tiny_config
 
 from maskrl import learner, metrics
-from maskrl.agent import make_agent
 from maskrl.devices import Devices
 from maskrl.errors import UserError
 from maskrl.types import Snapshot
 
 CONFIG = tiny_config(learning_rate=1e-3, adam_eps=1e-4)
-AGENT = make_agent("Breakout", 4, "both", "convlstm")
+AGENT = agent_with()
 
 
 def flat(tree):

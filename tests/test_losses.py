@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from samples import random_trajectory, tiny_config
+from samples import agent_with, random_trajectory, tiny_config
 
 from maskrl import learner, losses
-from maskrl.agent import make_agent
 
 
 def column(*numbers):
@@ -195,7 +194,7 @@ def test_loss_is_a_mean_over_actors():
 
 def test_learner_clips_rewards():
     """`learner.loss` does not tell a reward of 5 from one of 1."""
-    agent = make_agent("Breakout", 4, "none", "none")
+    agent = agent_with(mask="none", core="none")
     params = agent.init_params(jax.random.PRNGKey(0))
     trajectory = random_trajectory(np.random.default_rng(11), 3, 2, 4)
     config = tiny_config()

@@ -6,9 +6,8 @@ import math
 import jax
 import numpy as np
 import pytest
-from samples import random_trajectory
+from samples import agent_with, random_trajectory
 
-from maskrl.agent import make_agent
 from maskrl.networks import Interventions
 
 VARIANTS = ("both", "policy", "value", "none")
@@ -17,7 +16,7 @@ VARIANTS = ("both", "policy", "value", "none")
 @functools.cache
 def setting(mask, core="convlstm"):
     """(agent, parameters) with a policy that has something to say."""
-    agent = make_agent("Breakout", 4, mask, core)
+    agent = agent_with(mask=mask, core=core)
     params = jax.tree.map(np.array, agent.init_params(jax.random.PRNGKey(0)))
     params["policy"]["kernel"] *= 100
     return agent, params
@@ -190,7 +189,7 @@ def test_initialisation_of_convolutions():
 
 def test_initialisation_of_dense_layers():
     """Rows of length 0.01 (policy) and 1 (value), in all directions; no bias."""
-    params = make_agent("Breakout", 4, "both", "convlstm").init_params(jax.random.PRNGKey(0))
+    params = agent_with().init_params(jax.random.PRNGKey(0))
     for branch, length, rows in (("policy", 0.01, 4), ("value", 1.0, 1)):
         kernel = np.asarray(params[branch]["kernel"])
         assert kernel.shape == (3200, rows)

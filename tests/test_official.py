@@ -7,10 +7,10 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+from samples import agent_with
 
 from maskrl import checkpoint
 from maskrl import official as ours
-from maskrl.agent import make_agent
 from maskrl.errors import UserError
 
 GAMES = ("Breakout", "MsPacman", "SpaceInvaders")
@@ -101,7 +101,7 @@ def test_check_and_import(official, tmp_path, capsys):
         "convlstm",
     )
     assert info.frames == "rgb"
-    assert agent == make_agent("Breakout", 4, "both", "convlstm")
+    assert agent == agent_with()
     expected = ours.convert(ours.read_state_dict(dat))
     jax.tree.map(np.testing.assert_array_equal, params, expected)
 

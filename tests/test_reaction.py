@@ -5,26 +5,25 @@ import functools
 import jax
 import numpy as np
 import pytest
+from samples import agent_with
 
 from maskrl import checkpoint, evaluation, reaction, recording
-from maskrl.agent import make_agent
 from maskrl.errors import UserError
 
 BRICKS = (57, 8, 75, 152)  # the three upper rows of Breakout's wall
 
 
 @functools.cache
-def untrained(game="Breakout", actions=4):
-    agent = make_agent(game, actions, "both", "convlstm")
+def untrained(rgb=True):
+    agent = agent_with(frames="rgb" if rgb else "luminance")
     return agent, jax.tree.map(np.array, agent.init_params(jax.random.PRNGKey(0)))
 
 
 @functools.cache
 def played(rgb):
     """A sampled game of the untrained agent, some 200 steps with five lives."""
-    return evaluation.record(
-        *untrained(), "Breakout", name="here", mask="both", agent_steps=0, sample=True, rgb=rgb
-    )
+    how = evaluation.How(sample=True)
+    return evaluation.record(*untrained(rgb), how, name="here", agent_steps=0)
 
 
 @pytest.mark.parametrize("rgb", [True, False])
@@ -32,7 +31,7 @@ def test_without_an_edit_it_is_the_recorded_moment(rgb):
     """The replay reaches the recording's state, over lost lives, from colours alone."""
     game = played(rgb)
     index = int(np.flatnonzero(game.life_start)[2]) + 5
-    same = reaction.edit_screen(*untrained(), game, index, index, BRICKS, BRICKS[:2], rgb=rgb)
+    same = reaction.edit_screen(*untrained(rgb), game, index, index, BRICKS, BRICKS[:2])
     tolerance = 1e-5 if rgb else 1e-2  # luminance from colours differs where two frames are merged
     for moment in (same.before, same.after):
         np.testing.assert_allclose(moment.value, game.value[index], atol=tolerance)
@@ -43,7 +42,7 @@ def test_without_an_edit_it_is_the_recorded_moment(rgb):
 
 def test_a_patch_lands_where_it_was_sent_and_is_reacted_to():
     game = played(True)
-    edited = reaction.edit_screen(*untrained(), game, 50, 0, BRICKS, (100, 8), rgb=True)
+    edited = reaction.edit_screen(*untrained(), game, 50, 0, BRICKS, (100, 8))
     top, left, bottom, right = BRICKS
     changed = game.frames[50].copy()
     changed[100 : 100 + bottom - top, left:right] = game.frames[0][top:bottom, left:right]
@@ -56,7 +55,7 @@ def test_a_patch_lands_where_it_was_sent_and_is_reacted_to():
 
 def test_refusals():
     game = played(True)
-    edit = functools.partial(reaction.edit_screen, *untrained(), game, rgb=True)
+    edit = functools.partial(reaction.edit_screen, *untrained(), game)
     for arguments, message in (
         ((99_999, 0, BRICKS, (57, 8)), "no frame 99999"),
         ((5, 0, (57, 8, 75, 1520), (57, 8)), "not within"),
@@ -71,7 +70,7 @@ def test_refusals():
 def test_a_byte_of_the_memory():
     """The ball is somewhere else; the agent's memory before it is the same."""
     pytest.importorskip("ale_py")
-    edit = functools.partial(reaction.edit_memory, *untrained(), "Breakout", rgb=True)
+    edit = functools.partial(reaction.edit_memory, *untrained())
     moved = edit(20, "bricks-right-1", 0)
     differ = np.argwhere((moved.before.frame != moved.after.frame).any(axis=-1))
     assert len(differ) >= 40

@@ -7,10 +7,9 @@ import numpy as np
 import optax
 import pytest
 import reference
-from samples import random_trajectory, tiny_config
+from samples import agent_with, random_trajectory, tiny_config
 
 from maskrl import learner
-from maskrl.agent import make_agent
 
 VARIANTS = [
     ("both", "convlstm"),
@@ -26,7 +25,7 @@ CONFIG = tiny_config(gae_lambda=0.9, learning_rate=1e-2)
 def setting(mask, core):
     """(agent, parameters, trajectory); the policy's rows are made 100 times as long, so that the
     probabilities differ."""
-    agent = make_agent("Breakout", 4, mask, core)
+    agent = agent_with(mask=mask, core=core)
     params = jax.tree.map(np.array, agent.init_params(jax.random.PRNGKey(1)))
     params["policy"]["kernel"] *= 100
     return agent, params, random_trajectory(np.random.default_rng(2), 3, 2, 4)

@@ -7,12 +7,11 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from samples import TINY_FLAGS
+from samples import TINY_FLAGS, agent_with
 
 import evaluate
 import train
 from maskrl import checkpoint, evaluation, tables
-from maskrl.agent import make_agent
 from maskrl.checkpoint import AgentInfo
 
 RUN = "runs/Breakout-both-0"
@@ -282,7 +281,9 @@ def agents(tmp_path_factory):
         ("mislabelled", 4, "none", "both"),
         ("of-another-game", 6, "none", "none"),
     ):
-        params = make_agent("Breakout", actions, mask, "none").init_params(jax.random.PRNGKey(0))
+        params = agent_with(num_actions=actions, mask=mask, core="none").init_params(
+            jax.random.PRNGKey(0)
+        )
         info = AgentInfo(num_actions=actions, mask=says, **fields)
         checkpoint.save_agent(folder / name, jax.tree.map(np.asarray, params), info)
     return folder

@@ -308,6 +308,8 @@ def record(
     params = jax.device_put(params)
 
     kept: dict[str, list] = collections.defaultdict(list)
+    # A gigabyte of a long game, so never held twice; what is not written takes no memory.
+    frames = np.empty((how.max_episode_steps + 1, 210, 160, 3), np.uint8)
     state = agent.init_state(np.arange(1))
     row = envs.reset()
     shown = row if colour is envs else colour.reset()
@@ -318,12 +320,15 @@ def record(
             if how.mode == "random":
                 action = rng.integers(spec.num_actions, size=1)
             here = {field: np.asarray(value) for field, value in said.items()} | {
-                "frames": shown.timestep.frame[0].transpose(1, 2, 0),
                 "action": np.int32(action[0]),
                 "lives": np.int32(row.lives[0]),
                 "life_start": row.timestep.is_first[0],
                 "ram": row.ram[0],
             }
+            t = len(kept["action"])
+            if t == len(frames):  # rows after lost lives are no steps
+                frames = np.concatenate([frames, np.empty_like(frames[:1000])])
+            frames[t] = shown.timestep.frame[0].transpose(1, 2, 0)
             for field, value in here.items():
                 kept[field].append(value)
             if row.game_over[0]:
@@ -349,16 +354,9 @@ def record(
         action_names=action_names(spec.game, spec.num_actions),
         view=(agent.crop.top, agent.crop.bottom),
         cut_off=bool(row.timestep.discount[0]),
-        **{field: _stacked(values) for field, values in kept.items()},
+        frames=frames[: len(kept["action"])],
+        **{field: np.stack(values) for field, values in kept.items()},
     )
-
-
-def _stacked(rows: list[np.ndarray]) -> np.ndarray:
-    """np.stack, but the rows are given up one by one: frames of a long game take a gigabyte."""
-    stacked = np.empty((len(rows), *rows[0].shape), rows[0].dtype)
-    for t in range(len(rows)):
-        stacked[t], rows[t] = rows[t], None
-    return stacked
 
 
 def _said(params: Params, network: NetworkOutput) -> dict[str, jax.Array]:

@@ -3,8 +3,11 @@
 import base64
 import dataclasses
 import io
+import json
 import pathlib
 import shutil
+import socket
+import subprocess
 import time
 import xml.etree.ElementTree
 
@@ -20,6 +23,7 @@ from maskrl.explain.frames import choose
 from maskrl.explain.overlay import STYLES, Drawn, layers, overlay
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+import websocket  # noqa: E402, selenium's own
 from selenium.webdriver.common.actions.wheel_input import ScrollOrigin  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
@@ -710,6 +714,106 @@ def test_refuses(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         write_explorer([game], tmp_path / "folder.html")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.html"]
+
+
+class Firefox:
+    """Headless Firefox, driven by its own WebDriver BiDi port: Debian packages no geckodriver."""
+
+    def __init__(self, program: str, profile: pathlib.Path):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        profile.mkdir()
+        flags = ("--headless", "--no-remote", "--profile", str(profile))
+        self.process = subprocess.Popen(
+            [program, *flags, f"--remote-debugging-port={port}", "about:blank"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.count = 0
+        try:
+            self.connect(port)
+        except BaseException:
+            self.process.kill()
+            raise
+
+    def connect(self, port: int) -> None:
+        deadline = time.perf_counter() + 60
+        while True:
+            try:
+                address = f"ws://127.0.0.1:{port}/session"
+                self.socket = websocket.create_connection(address, suppress_origin=True, timeout=60)
+                break
+            except OSError:
+                assert time.perf_counter() < deadline, "Firefox does not answer"
+                time.sleep(0.2)
+        self.call("session.new", capabilities={})
+        self.page = self.call("browsingContext.getTree")["contexts"][0]["context"]
+
+    def call(self, method: str, **parameters) -> dict:
+        self.count += 1
+        order = {"id": self.count, "method": method, "params": parameters}
+        self.socket.send(json.dumps(order))
+        while (answer := json.loads(self.socket.recv())).get("id") != self.count:
+            pass
+        assert answer["type"] == "success", answer
+        return answer["result"]
+
+    def value(self, script: str):
+        """What a JavaScript expression gives."""
+        target = {"context": self.page}
+        done = self.call("script.evaluate", expression=script, target=target, awaitPromise=True)
+        assert done["type"] == "success", done
+        return done["result"].get("value")
+
+    def wait_for(self, step: int) -> None:
+        deadline = time.perf_counter() + 30
+        while self.value("document.getElementById('curves')?.dataset.step") != str(step):
+            assert time.perf_counter() < deadline, f"step {step} is not drawn"
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        self.socket.close()
+        self.process.terminate()
+        self.process.wait()
+
+
+def test_firefox(tmp_path):
+    """Opens at a moment, draws exactly, answers keys and controls, fits one screen."""
+    program = shutil.which("firefox-esr") or shutil.which("firefox")
+    if not program:
+        pytest.skip("no Firefox: install Debian's firefox-esr")
+    game = what_ifs(120)
+    path = write_explorer([game], tmp_path / "game.html")
+    firefox = Firefox(program, tmp_path / "profile")
+    try:
+        page = {"context": firefox.page}
+        firefox.call("browsingContext.setViewport", **page, viewport={"width": 1400, "height": 900})
+        firefox.call(
+            "browsingContext.navigate", **page, url=f"{path.as_uri()}#step=41", wait="complete"
+        )
+        firefox.wait_for(41)
+        assert firefox.value("document.documentElement.scrollHeight") <= 900
+        right = [{"type": kind, "value": Keys.ARROW_RIGHT} for kind in ("keyDown", "keyUp")]
+        keyboard = {"type": "key", "id": "keyboard", "actions": right}
+        firefox.call("input.performActions", **page, actions=[keyboard])
+        firefox.wait_for(42)
+        for name, of in (("game", None), ("policy", layers(game)["policy"])):
+            png = firefox.value(
+                f"document.querySelector('canvas[data-panel={name}]').toDataURL().split(',')[1]"
+            )
+            drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
+            frame = game.frames[42]
+            want = frame if of is None else overlay(frame, [of.at(42)], game.view)
+            np.testing.assert_allclose(drawn.astype(int), want, atol=1)
+        assert "no mask" in firefox.value("document.querySelector('.facts').textContent")
+        firefox.value("document.getElementById('play').click()")
+        firefox.wait_for(119)
+        firefox.value("document.getElementById('previous').click()")
+        last = max(frame.index for frame in choose(game, 8) if frame.index < 119)
+        firefox.wait_for(last)
+    finally:
+        firefox.close()
 
 
 @pytest.mark.slow

@@ -97,8 +97,6 @@ async function choose(chosen) {
   element("scrub").max = last;
   set({ plays: chosen });
   go(Math.min(state.step, last));
-  const mine = moments;
-  setTimeout(() => mine.drawThumbs(), 400);
 }
 
 function addGames() {

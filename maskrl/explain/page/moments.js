@@ -7,6 +7,7 @@ class Moments {
     this.told = plays.flatMap(({ recording, rank }) => recording.telling.map((telling) =>
       ({ ...telling, recording, rank })));
     this.thumbs = new Map(); // "recording step" -> a small canvas
+    this.waiting = []; // those that are to be drawn
   }
 
   /** All that can be listed: the telling moments, the chosen cell's highest, the notes. */
@@ -75,6 +76,7 @@ class Moments {
         item: make("li", { className: kind }, main, pair) };
     });
     this.list.replaceChildren(...this.items.map(({ item }) => item));
+    this.drawThumbs();
   }
 
   /** A small picture of a frame; it is drawn when there is time. */
@@ -83,21 +85,26 @@ class Moments {
     const canvas = make("canvas", { width: 40, height: 52, className: "thumb" });
     canvas.setAttribute("aria-hidden", "true");
     if (this.thumbs.has(key)) canvas.getContext("2d").drawImage(this.thumbs.get(key), 0, 0);
-    this.thumbs.set(key, canvas);
+    else this.waiting.push({ key, canvas, recording, step });
     return canvas;
   }
 
-  /** Draws the small pictures, one after the other, while nothing else is to be drawn. */
+  /** Draws the small pictures that wait, one after the other, with pauses for all else. */
   async drawThumbs() {
+    if (this.drawing) return;
+    this.drawing = true;
     const whole = make("canvas", { width: WIDTH, height: HEIGHT });
-    for (const { step, recording } of this.told) {
-      const frame = await recording.frames.at(step);
-      paint(whole.getContext("2d"), frame, [], { cell: new Uint8Array(frame.length), borders: [] },
-        { style: "" });
-      const small = this.thumbs.get(`${recording.index} ${step}`);
-      small?.getContext("2d").drawImage(whole, 0, 0, 40, 52);
+    const bare = { cell: new Uint8Array(WIDTH * HEIGHT), borders: [] };
+    await new Promise((done) => setTimeout(done, 300)); // the page first
+    while (this.waiting.length) {
+      const { key, canvas, recording, step } = this.waiting.shift();
+      if (!canvas.isConnected) continue;
+      paint(whole.getContext("2d"), await recording.frames.at(step), [], bare, { style: "" });
+      canvas.getContext("2d").drawImage(whole, 0, 0, 40, 52);
+      this.thumbs.set(key, canvas);
       await new Promise((done) => setTimeout(done, 20));
     }
+    this.drawing = false;
   }
 
   /** Marks the moment of this step; returns what is said of it. */

@@ -216,8 +216,10 @@ class Panel {
   }
 }
 
-const cellName = (cell) =>
-  `row ${Math.floor(cell / header.cells) + 1}, column ${(cell % header.cells) + 1}`;
+function cellName(cell, short = false) {
+  const [row, column] = [Math.floor(cell / header.cells) + 1, (cell % header.cells) + 1];
+  return short ? `${row}, ${column}` : `row ${row}, column ${column}`;
+}
 
 const meanMasks = new Map();
 function meanMask(recording, branch, brush) {

@@ -37,7 +37,7 @@ class Timeline {
       }
     }
     if (settings.cell !== null && this.recordings.some((r) => r.branches.includes(branch))) {
-      found.push({ name: "cell", words: cellName(settings.cell), weight: 1,
+      found.push({ name: "cell", words: `cell ${cellName(settings.cell, true)}`, weight: 1,
         at: (r, step) => r.branches.includes(branch)
           ? maskAt(r, branch, step, settings.cell) : undefined });
     }
@@ -209,10 +209,12 @@ class Timeline {
     const half = this.width / Math.max(to - from, 1) / 2; // a step's column is centred on it
     context.drawImage(canvas, this.gutter - half, top + 1, this.width + 2 * half, height - 2);
     context.fillStyle = this.colours.card;
+    context.globalAlpha = 0.4;
     for (let row = 1; row < header.cells; row++) { // the screen's rows
-      context.fillRect(this.gutter - half, top + 1 + (row * (height - 2)) / header.cells - 0.25,
-        this.width + 2 * half, 0.5);
+      const y = Math.round(top + 1 + (row * (height - 2)) / header.cells);
+      context.fillRect(this.gutter - half, y, this.width + 2 * half, 1);
     }
+    context.globalAlpha = 1;
   }
 
   drawBoundaries(context, recording, rank) {

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from maskrl import devices
+from maskrl import hosts
 from maskrl.actor import Tally
 from maskrl.config import Config
 from maskrl.learner import LearnerState
@@ -69,7 +69,7 @@ def _of_all_hosts(values: collections.deque, size: int, *shape: int) -> np.ndarr
     padded = np.full((size, *shape), np.nan, np.float32)
     if values:
         padded[: len(values)] = values
-    padded = devices.gather(padded)
+    padded = hosts.gather(padded)
     return padded[~np.isnan(padded.reshape(len(padded), -1)).any(axis=1)]
 
 

@@ -89,9 +89,11 @@ def old_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Con
     if "game" in given:
         given["game"] = game_name(given["game"])
     wrong = [
-        f"--{name.replace('_', '-')} {value} (the run has {getattr(saved, name)})"
-        for name, value in given.items()
-        if name != "steps" and value != getattr(saved, name)
+        f"{config.flag_of(field)} {given[field.name]} (the run has {getattr(saved, field.name)})"
+        for field in dataclasses.fields(config.Config)
+        if field.name in given
+        and field.name != "steps"
+        and given[field.name] != getattr(saved, field.name)
     ]
     if wrong:
         raise UserError(f"contradicts the run {run}: {', '.join(wrong)}")

@@ -65,6 +65,17 @@ def fresh(agent: Agent, config: Config, key: chex.PRNGKey) -> RunState:
     )
 
 
+def begin_with(state: RunState, params: Params, agent_steps: int) -> RunState:
+    """A fresh state whose parameters, and count of agent steps, are an agent's."""
+    snapshot = state.snapshots[0].replace(params=params)
+    return state.replace(
+        learner=state.learner.replace(params=params),
+        start=params,
+        snapshots=[snapshot] * len(state.snapshots),
+        counters=pack(Counters(agent_steps=agent_steps, evaluated_steps=agent_steps)),
+    )
+
+
 def pack(counters: Counters) -> dict[str, chex.Array]:
     """Counters as arrays of 64 bits."""
     return {

@@ -74,6 +74,8 @@ class Trainer:
         state = run_state.fresh(self.agent, config, init_key)
         if resume:
             state = hosts.from_first(lambda: self._restore(state))
+        elif config.origin:
+            state = hosts.from_first(lambda: self._begin(state))
         self.counters = run_state.unpack(state.counters)
         self.counters.sessions += 1
         self._start = state.start
@@ -279,10 +281,11 @@ class Trainer:
                 checkpoint.save_agent(self.run / checkpoint.BEST, self.params, self._info(score))
 
     def _info(self, score: float | None = None) -> checkpoint.AgentInfo:
+        origin = self.config.origin and pathlib.Path(self.config.origin).name
         return checkpoint.AgentInfo(
             **dataclasses.asdict(self.agent.spec),
             agent_steps=self.counters.agent_steps,
-            source=f"maskrl, run {self.run.name}",
+            source=f"maskrl, run {self.run.name}" + (f", from {origin}" if origin else ""),
             score=score,
         )
 
@@ -324,6 +327,22 @@ class Trainer:
             actor_steps=[a.step for a in actors],
             counters=run_state.pack(self.counters),
         )
+
+    def _begin(self, state: RunState) -> RunState:
+        folder = pathlib.Path(self.config.origin)
+        _, params, info = checkpoint.load_agent(folder)
+        for name, wanted in dataclasses.asdict(self.agent.spec).items():
+            if getattr(info, name) != wanted:
+                raise UserError(
+                    f"--from {folder}: its {name.replace('_', ' ')} is {getattr(info, name)}, the "
+                    f"run's is {wanted}"
+                )
+        if info.agent_steps >= self.config.steps:
+            raise UserError(
+                f"--from {folder}: it has {info.agent_steps} agent steps already; --steps "
+                f"{self.config.steps} counts them"
+            )
+        return run_state.begin_with(state, params, info.agent_steps)
 
     def _restore(self, like: RunState) -> RunState:
         _, params, training = self.checkpointer.restore(*run_state.to_tree(like))

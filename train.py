@@ -19,7 +19,7 @@ import sys
 from typing import Any
 
 import maskrl
-from maskrl import checkpoint, config, devices, training
+from maskrl import checkpoint, config, devices, hosts, training
 from maskrl.checkpoint import RUNS
 from maskrl.cli import Parser, add_config_flags
 from maskrl.envs import game_name
@@ -108,10 +108,8 @@ def main(argv: list[str] | None = None) -> int:
         given = {name: value for name, value in vars(args).items() if name in names}
         joining = (args.coordinator, args.processes, args.process)
         if args.distributed or joining != (None, None, None):
-            devices.connect(*joining)
-        settings, run = devices.from_first_host(
-            lambda: (old_run if args.resume else new_run)(args, given)
-        )
+            hosts.join(*joining)
+        settings, run = hosts.from_first(lambda: (old_run if args.resume else new_run)(args, given))
 
         trainer = training.Trainer(
             settings,
@@ -122,17 +120,17 @@ def main(argv: list[str] | None = None) -> int:
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         versions["maskrl"] = maskrl.__version__
         session = {"command": sys.argv, "versions": versions}
-        if devices.is_first_host():
+        if hosts.is_first():
             config.write(settings, run / checkpoint.CONFIG, session)
             print(f"{run}: {settings.groups} groups of {settings.actors_per_group} actors")
         # A machine that is taken away says SIGTERM: save, as on Ctrl-C.
-        devices.on_signals(trainer.stop)
+        hosts.on_signals(trainer.stop)
         try:
             trainer.train()
         except KeyboardInterrupt:
             print(f"interrupted and saved; go on with: python train.py --resume {run}")
             return 130
-        if devices.is_first_host():
+        if hosts.is_first():
             print(f"done: python evaluate.py --agent {run}")
     return 0
 

@@ -12,13 +12,13 @@ An agent's folder is what `evaluate.py` takes: `agent.json` (`AgentInfo`) and `p
 import dataclasses
 import json
 import pathlib
-import shutil
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from maskrl import files
 from maskrl.agent import Agent, AgentSpec, make_agent
 from maskrl.config import CORES, FRAMES, MASKS
 from maskrl.errors import UserError
@@ -148,19 +148,13 @@ def save_agent(folder: pathlib.Path, params: Params, info: AgentInfo) -> None:
       UserError: the folder cannot be made.
     """
     folder = folder.absolute()
-    partial = folder.with_name(folder.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}") from error
-    with ocp.StandardCheckpointer(multiprocessing_options=_first_host("agent")) as checkpointer:
-        checkpointer.save(partial / "params", params)
-    # Orbax's marker, which holds this machine's path; no reader asks for it, and agents travel.
-    (partial / "params" / "commit_success.txt").unlink(missing_ok=True)
-    (partial / AGENT).write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with files.whole(folder) as partial:
+        partial.mkdir()
+        with ocp.StandardCheckpointer(multiprocessing_options=_first_host("agent")) as checkpointer:
+            checkpointer.save(partial / "params", params)
+        # Orbax's marker, which holds this machine's path; no reader asks for it, and agents travel.
+        (partial / "params" / "commit_success.txt").unlink(missing_ok=True)
+        (partial / AGENT).write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
 
 
 def score_of(folder: pathlib.Path) -> float | None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from maskrl import devices
+from maskrl import hosts
 from maskrl.actor import Tally
 from maskrl.config import Config
 from maskrl.learner import LearnerState
@@ -59,7 +59,7 @@ class Metrics:
         original logged.
         """
         row: dict[str, float] = {}
-        scores, lives = (_whole(devices.gather(x)) for x in self.recent().values())
+        scores, lives = (_whole(hosts.gather(x)) for x in self.recent().values())
         if len(scores):
             row |= {"score_mean": float(scores.mean()), "score_max": float(scores.max())}
         if len(lives):

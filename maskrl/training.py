@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from maskrl import checkpoint, devices, evaluation, learner, run_state
+from maskrl import checkpoint, evaluation, hosts, learner, run_state
 from maskrl.actor import ActorGroup, Tally, make_act
 from maskrl.agent import AgentSpec, make_agent
 from maskrl.config import Config
@@ -54,7 +54,7 @@ class Trainer:
     ):
         self.config, self.run, self._log_seconds = config, run, log_seconds
         self.devices = Devices(device_count)
-        self._first_host = devices.is_first_host()
+        self._first_host = hosts.is_first()
         self.checkpointer = checkpoint.Checkpointer(run) if self._first_host else None
         init_key, act_key = jax.random.split(jax.random.PRNGKey(config.seed))
 
@@ -73,9 +73,9 @@ class Trainer:
         self._evaluate = evaluate or (lambda params: player.play(params).scores)
         state = run_state.fresh(self.agent, config, init_key)
         if resume:
-            state = devices.from_first_host(lambda: self._restore(state))
+            state = hosts.from_first(lambda: self._restore(state))
         elif config.origin:
-            state = devices.from_first_host(lambda: self._begin(state))
+            state = hosts.from_first(lambda: self._begin(state))
         self.counters = run_state.unpack(state.counters)
         self.counters.sessions += 1
         self._start = state.start
@@ -91,7 +91,7 @@ class Trainer:
                 self.devices,
                 self._environments(g),
                 replicate(snapshot),
-                self.devices.put(devices.share(actors)),
+                self.devices.put(hosts.share(actors)),
                 replicate(np.asarray(act_key)),
                 config.unroll_length,
             )
@@ -128,13 +128,13 @@ class Trainer:
         )
         finite = True
         try:
-            with devices.last_will(will):
+            with hosts.ending_together(will):
                 self._loop(logger, clock)
         except NotFinite:
             finite = False
             raise
         finally:
-            with devices.last_will(will):
+            with hosts.ending_together(will):
                 self.counters.seconds = clock.seconds
                 if finite:
                     self.save()
@@ -230,7 +230,7 @@ class Trainer:
             self._metrics.play(group.tally)
             group.tally = Tally()
         mine = [sum(t.agent_steps for t in tallies), sum(len(t.scores) for t in tallies)]
-        steps, games, *votes = devices.total([*mine, *flags]).tolist()
+        steps, games, *votes = hosts.total([*mine, *flags]).tolist()
         self.counters.agent_steps += steps
         self.counters.games += games
         return [vote > 0 for vote in votes]
@@ -320,7 +320,7 @@ class Trainer:
         self.counters.updates = int(self.devices.first(self.state.updates))
         # The carries, by far the most of an actor's state, are not saved.
         actors = [self.devices.merge(group.state.replace(carry=None)) for group in self.groups]
-        actors = devices.gather(actors)
+        actors = hosts.gather(actors)
         return RunState(
             learner=self.devices.first(self.state),
             start=self._start,

@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-from maskrl import checkpoint, devices, evaluation, recording, tables
+from maskrl import checkpoint, devices, evaluation, files, recording, tables
 from maskrl.agent import make_agent
 from maskrl.checkpoint import RUNS, AgentInfo
 from maskrl.cli import Parser
@@ -146,7 +146,7 @@ def evaluate(args: argparse.Namespace) -> None:
         "precision": args.precision,
         "source": info.source,
     }
-    output.write_text(json.dumps(result) + "\n")
+    files.write(output, json.dumps(result) + "\n")
     columns = ("game", "mask", "mode", "episodes", "max", "mean", "std", "median")
     cells = [f"{result[c]:.1f}" if isinstance(result[c], float) else result[c] for c in columns]
     for line in (columns, cells):
@@ -193,8 +193,8 @@ def table(args: argparse.Namespace) -> None:
     output = args.output or RESULTS / "tables.md"
     open_for_writing(output)
     text = tables.markdown(results)
-    output.write_text(text)
-    output.with_suffix(".csv").write_text(tables.comma_separated(results))
+    files.write(output, text)
+    files.write(output.with_suffix(".csv"), tables.comma_separated(results))
     print(text)
     print(f"written: {output} and {output.with_suffix('.csv')}")
 

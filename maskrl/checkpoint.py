@@ -45,8 +45,7 @@ CHECKPOINTS, BEST, CONFIG, AGENT, LOCK = (
 )
 PARAMS, TRAINING = "params", "training"  # the parts
 KEEP = 2  # checkpoints
-_PART = ".part"  # the end of a checkpoint's name while it is written
-_DAMAGED = ".damaged"  # and once it was found damaged
+_DAMAGED = ".damaged"  # the end of a checkpoint's name once it was found damaged
 
 
 class Damaged(UserError):
@@ -84,7 +83,7 @@ class Checkpointer:
         try:
             self.folder.mkdir(exist_ok=True)
             for path in self.folder.iterdir():
-                if path.name.endswith(_PART) or ".orbax-checkpoint-tmp" in path.name:
+                if path.suffix in (".part", ".old") or ".orbax-checkpoint-tmp" in path.name:
                     shutil.rmtree(path)
         except OSError as error:
             raise UserError(f"cannot use {self.folder}: {error.strerror}") from error
@@ -102,18 +101,9 @@ class Checkpointer:
         folder = self.folder / str(agent_steps)
         if (folder / AGENT).exists():
             return
-        partial = folder.with_name(folder.name + _PART)
-        with _said(folder):
-            shutil.rmtree(partial, ignore_errors=True)
-            try:
-                partial.mkdir()
-                _write(partial, info, {PARAMS: params, TRAINING: training})
-                # An empty folder of this name, which is no checkpoint, is replaced.
-                partial.rename(folder)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
-            files.sync(self.folder)
+        with _said(folder), files.whole(folder) as partial:
+            partial.mkdir()
+            _write(partial, info, {PARAMS: params, TRAINING: training})
         whole = [step for step in self.steps() if (self.folder / str(step) / AGENT).exists()]
         for step in whole[:-KEEP]:
             shutil.rmtree(self.folder / str(step), ignore_errors=True)
@@ -228,7 +218,6 @@ def save_agent(folder: pathlib.Path, params: Params, info: AgentInfo) -> None:
     with _said(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder, info, {PARAMS: params})
-        files.sync(folder.parent)
 
 
 def score_of(folder: pathlib.Path) -> float | None:
@@ -308,12 +297,12 @@ def _write(folder: pathlib.Path, info: AgentInfo, parts: dict[str, Any]) -> None
             names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
             path = next(folder / n for n in names if not (folder / n).exists())
             content["parts"][name] = {"folder": path.name, "sha256": digest}
-            with ocp.StandardCheckpointer(multiprocessing_options=_alone(name)) as orbax:
-                orbax.save(path, tree)
-            # Orbax's marker, which holds this machine's path; no reader asks for it, and agents
-            # travel.
-            (path / "commit_success.txt").unlink(missing_ok=True)
-            files.sync_tree(path)
+            with files.whole(path) as partial:
+                with ocp.StandardCheckpointer(multiprocessing_options=_alone(name)) as orbax:
+                    orbax.save(partial, tree)
+                # Orbax's marker, which holds this machine's path; no reader asks for it, and
+                # agents travel.
+                (partial / "commit_success.txt").unlink(missing_ok=True)
         files.write(folder / AGENT, _sealed(content))
         keep = {part["folder"] for part in content["parts"].values()}
     except BaseException:

@@ -6,6 +6,7 @@ import math
 import pathlib
 from typing import Any
 
+from maskrl import files
 from maskrl.errors import UserError
 
 MASKS = ("both", "policy", "value", "none")
@@ -143,9 +144,7 @@ def write(config: Config, path: pathlib.Path, session: dict[str, Any]) -> None:
     """
     sessions = json.loads(path.read_text()).get("sessions", []) if path.exists() else []
     content = {"config": dataclasses.asdict(config), "sessions": [*sessions, session]}
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
+    files.write(path, json.dumps(content, indent=2) + "\n")
 
 
 def read(path: pathlib.Path) -> Config:

@@ -6,7 +6,6 @@ alone. T is the number of agent steps of the game (one frame each), A the number
 stands in row t belongs to the moment at which the agent sees `frames[t]` and chooses `action[t]`.
 """
 
-import contextlib
 import dataclasses
 import json
 import pathlib
@@ -15,6 +14,7 @@ import zlib
 
 import numpy as np
 
+from maskrl import files
 from maskrl.errors import UserError
 
 VERSION = 1
@@ -111,15 +111,8 @@ def write(recording: Recording, path: str | pathlib.Path) -> None:
     header |= {name: getattr(recording, name) for name in _FIELDS if name not in _ARRAYS}
     arrays = {name: array for name in _ARRAYS if (array := getattr(recording, name)) is not None}
     _check(header, arrays, path)
-    partial = path.with_name(path.name + ".part")
-    try:
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    with files.whole(path) as partial, open(partial, "wb") as file:
+        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
 
 
 def read(path: str | pathlib.Path) -> Recording:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from maskrl.errors import UserError
+from maskrl import files
 from maskrl.explain.frames import telling_stretch
 from maskrl.explain.joystick import PRESSED, icon
 from maskrl.explain.overlay import Layer, overlay, scale_bar
@@ -42,6 +42,7 @@ _ENCODING = {
     "-color_primaries": "bt709",
     "-color_trc": "bt709",
     "-movflags": "+faststart",  # plays before it is loaded
+    "-f": "mp4",  # whatever the file's name
 }
 
 
@@ -57,20 +58,22 @@ def write_mp4(
     """
     path = pathlib.Path(path)
     screen = _Screen(recording, layers)
-    writer = imageio_ffmpeg.write_frames(
-        str(path),
-        screen.size,
-        fps=fps,
-        codec="libx264",
-        macro_block_size=2,  # what yuv420p needs; all sizes here are even
-        quality=None,
-        output_params=[word for option in _ENCODING.items() for word in option],
-    )
     images = _progress(screen.images(range(len(recording))), len(recording), path)
-    with _whole_or_not_at_all(path), contextlib.closing(writer):
-        writer.send(None)
-        for image in images:
-            writer.send(image.tobytes())
+    with files.whole(path) as partial:
+        partial.touch()  # a clearer error than the encoder's
+        writer = imageio_ffmpeg.write_frames(
+            str(partial),
+            screen.size,
+            fps=fps,
+            codec="libx264",
+            macro_block_size=2,  # what yuv420p needs; all sizes here are even
+            quality=None,
+            output_params=[word for option in _ENCODING.items() for word in option],
+        )
+        with contextlib.closing(writer):
+            writer.send(None)
+            for image in images:
+                writer.send(image.tobytes())
     return path
 
 
@@ -102,9 +105,14 @@ def write_gif(
         image.quantize(palette=palette, dither=Image.Dither.NONE)
         for image in _progress(screen.images(range(start, stop)), stop - start, path)
     )
-    with _whole_or_not_at_all(path):
+    with files.whole(path) as partial:
         next(images).save(
-            path, save_all=True, append_images=images, duration=round(100 / FPS) * 10, loop=0
+            partial,
+            "GIF",
+            save_all=True,
+            append_images=images,
+            duration=round(100 / FPS) * 10,
+            loop=0,
         )
     return path
 
@@ -237,17 +245,3 @@ def _fit(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int) 
 
 def _progress(images: Iterator[Image.Image], total: int, path: pathlib.Path) -> Iterable:
     return tqdm(images, total=total, desc=path.name, unit="frame", leave=False)
-
-
-@contextlib.contextmanager
-def _whole_or_not_at_all(path: pathlib.Path) -> Iterator[None]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("wb").close()  # a clearer error than the encoder's
-        yield
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-        raise

@@ -142,7 +142,7 @@ class Trainer:
                     group.send()
                     group.close()
                 if self._first_host:
-                    self.checkpointer.close()
+                    pass
             logger.close()
 
     def stop(self) -> None:

@@ -19,7 +19,7 @@ import sys
 from typing import Any
 
 import maskrl
-from maskrl import checkpoint, config, devices, training
+from maskrl import checkpoint, config, devices, hosts, training
 from maskrl.checkpoint import RUNS
 from maskrl.cli import Parser, add_config_flags
 from maskrl.envs import game_name
@@ -89,9 +89,11 @@ def old_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Con
     if "game" in given:
         given["game"] = game_name(given["game"])
     wrong = [
-        f"--{name.replace('_', '-')} {value} (the run has {getattr(saved, name)})"
-        for name, value in given.items()
-        if name != "steps" and value != getattr(saved, name)
+        f"{config.flag_of(field)} {given[field.name]} (the run has {getattr(saved, field.name)})"
+        for field in dataclasses.fields(config.Config)
+        if field.name in given
+        and field.name != "steps"
+        and given[field.name] != getattr(saved, field.name)
     ]
     if wrong:
         raise UserError(f"contradicts the run {run}: {', '.join(wrong)}")
@@ -106,10 +108,8 @@ def main(argv: list[str] | None = None) -> int:
         given = {name: value for name, value in vars(args).items() if name in names}
         joining = (args.coordinator, args.processes, args.process)
         if args.distributed or joining != (None, None, None):
-            devices.connect(*joining)
-        settings, run = devices.from_first_host(
-            lambda: (old_run if args.resume else new_run)(args, given)
-        )
+            hosts.join(*joining)
+        settings, run = hosts.from_first(lambda: (old_run if args.resume else new_run)(args, given))
 
         trainer = training.Trainer(
             settings,
@@ -120,17 +120,17 @@ def main(argv: list[str] | None = None) -> int:
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         versions["maskrl"] = maskrl.__version__
         session = {"command": sys.argv, "versions": versions}
-        if devices.is_first_host():
+        if hosts.is_first():
             config.write(settings, run / checkpoint.CONFIG, session)
             print(f"{run}: {settings.groups} groups of {settings.actors_per_group} actors")
         # A machine that is taken away says SIGTERM: save, as on Ctrl-C.
-        devices.on_signals(trainer.stop)
+        hosts.on_signals(trainer.stop)
         try:
             trainer.train()
         except KeyboardInterrupt:
             print(f"interrupted and saved; go on with: python train.py --resume {run}")
             return 130
-        if devices.is_first_host():
+        if hosts.is_first():
             print(f"done: python evaluate.py --agent {run}")
     return 0
 

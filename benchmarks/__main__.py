@@ -36,7 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from maskrl import devices, evaluation, learner
+from maskrl import devices, evaluation, files, learner
 from maskrl.actor import ActorGroup, make_act
 from maskrl.agent import AgentSpec, make_agent
 from maskrl.config import Config
@@ -340,7 +340,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"peak memory {peak:.1f} GiB")
         if args.output:
             report = {"machine": machine(), "command": sys.argv[1:], "peak_memory_gib": peak}
-            args.output.write_text(json.dumps(report | results, indent=2) + "\n")
+            files.write(args.output, json.dumps(report | results, indent=2) + "\n")
     return 0
 
 

@@ -1,25 +1,30 @@
 """Draws runs' learning curves, if asked beside the original's at the same agent steps.
 
-    python -m benchmarks.curve runs/Breakout-both-0 [--original learning_curves.csv] --output F.png
+    python -m benchmarks.curve runs/Breakout-both-0 [--original FOLDER] --output F.png
 
-Several runs are of one game; each is labelled with its folder's name and its precision.
-The original's file has the columns game, agent_steps, episode_steps and score: greedy games.
+Above: the sum of clipped rewards of a life (sampled actions, mean of the last 500 lives), what the
+original logged of its training. Below: greedy whole games. Left by agent steps, right by hours of
+training. Several runs are of one game. The original's folder holds `original_training_lives.csv`
+(game, from_step, to_step, clipped_reward_per_life, sem) and `learning_curves.csv` (game,
+agent_steps, score: single greedy games).
 """
 
-import argparse
 import csv
 import itertools
 import pathlib
 import sys
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from maskrl import checkpoint, config
+from maskrl.cli import Parser
 from maskrl.errors import UserError, exit_on_user_error
 from maskrl.tables import GAMES, PAPER_RANDOM
 
 COLORS = ("#c0392b", "#2471a3", "#1e8449", "#9a7d0a")
+GREY = "#7f8c8d"
 WINDOW = 15  # of the original's games in the running mean
 
 
@@ -32,62 +37,90 @@ def read_columns(path: pathlib.Path, *names: str, **where: str) -> list[np.ndarr
                 for row in csv.DictReader(file)
                 if all(row[n] for n in names) and all(row[k] == v for k, v in where.items())
             ]
-    except (OSError, KeyError) as error:
+        return [np.array([float(row[name]) for row in rows]) for name in names]
+    except (OSError, KeyError, ValueError) as error:
         raise UserError(f"cannot read {', '.join(names)} from {path}: {error}") from error
-    return [np.array([float(row[name]) for row in rows]) for name in names]
 
 
 def draw(runs: list[pathlib.Path], original: pathlib.Path | None) -> Figure:
-    """The mean score of the last 100 games by agent step; random play; the original's games."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+    """Lives above, greedy games below; by agent steps on the left, by hours on the right."""
     settings = [config.read(run / checkpoint.CONFIG) for run in runs]
     games = {s.game for s in settings}
     if len(games) > 1:
         raise UserError(f"these runs are of several games: {', '.join(sorted(games))}")
     (game,) = games
+    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    (lives, lives_by_hour), (greedy, greedy_by_hour) = figure.subplots(
+        2, 2, sharex="col", sharey="row"
+    )
     end = 0.0
     for run, s, color in zip(runs, settings, itertools.cycle(COLORS), strict=False):
-        steps, scores = read_columns(run / "metrics.csv", "agent_steps", "score_mean")
+        steps, hours, rewards = _curve(run, "life_reward")
         if not len(steps):
-            raise UserError(f"{run} has no score yet: train longer")
+            raise UserError(f"{run} has ended no life yet: train longer")
         end = max(end, steps[-1])
-        label = f"maskrl, {run.name}, {s.precision}: sampled, last 100 games"
-        axes.plot(steps, scores, color=color, label=label)
+        label = f"maskrl, {run.name}, {s.precision}"
+        lives.plot(steps, rewards, color=color, label=label)
+        lives_by_hour.plot(hours, rewards, color=color)
+        steps, hours, scores = _curve(run, "eval_score_mean")
+        greedy.plot(steps, scores, "o-", color=color, markersize=4)
+        greedy_by_hour.plot(hours, scores, "o-", color=color, markersize=4)
     if original:
-        theirs, their_scores = read_columns(original, "agent_steps", "score", game=game)
-        within = theirs <= end
-        axes.plot(
-            theirs[within],
-            their_scores[within],
-            ".",
-            color="#7f8c8d",
-            markersize=4,
-            label="the original's training: single greedy games",
-        )
-        if within.sum() >= WINDOW:
-            mean = np.convolve(their_scores[within], np.ones(WINDOW) / WINDOW, mode="valid")
-            middle = np.convolve(theirs[within], np.ones(WINDOW) / WINDOW, mode="valid")
-            axes.plot(
-                middle, mean, color="#7f8c8d", label=f"the original's, mean of {WINDOW} games"
-            )
+        _draw_original(lives, greedy, original, game, end)
     if game in GAMES:
         random = PAPER_RANDOM[GAMES.index(game)][1]
-        axes.axhline(random, color="black", linestyle=":", label=f"random play ({random:g})")
-    axes.set(title=game, xlabel="agent steps (4 frames each)", ylabel="score of a whole game")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+        for axes in (greedy, greedy_by_hour):
+            axes.axhline(random, color="black", linestyle=":", label=f"random play ({random:g})")
+        greedy.legend(frameon=False)
+    lives.set(ylabel="clipped reward per life, sampled")
+    greedy.set(
+        xlabel="millions of agent steps (4 frames each)", ylabel="score of a whole game, greedy"
+    )
+    greedy_by_hour.set(xlabel="hours of training")
+    lives.set_xlim(0, 1.02 * end)
+    lives_by_hour.set_xlim(left=0)
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    lives.legend(frameon=False)
+    figure.suptitle(game)
     return figure
+
+
+def _curve(run: pathlib.Path, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(millions of agent steps, hours of training, values) of a column of the run's metrics."""
+    steps, seconds, values = read_columns(run / "metrics.csv", "agent_steps", "seconds", column)
+    return steps / 1e6, seconds / 3600, values
+
+
+def _draw_original(lives: Axes, greedy: Axes, folder: pathlib.Path, game: str, end: float) -> None:
+    """The original's one run of this game, as far as ours go."""
+    columns = ("from_step", "to_step", "clipped_reward_per_life", "sem")
+    start, stop, reward, error = read_columns(
+        folder / "original_training_lives.csv", *columns, game=game
+    )
+    middle = (start + stop) / 2e6
+    within = middle <= end
+    lives.errorbar(
+        middle[within], reward[within], 1.96 * error[within], color=GREY, label="the original's run"
+    )
+    steps, scores = read_columns(folder / "learning_curves.csv", "agent_steps", "score", game=game)
+    within = steps <= 1e6 * end
+    steps, scores = steps[within] / 1e6, scores[within]
+    greedy.plot(steps, scores, ".", color=GREY, markersize=3, label="the original's single games")
+    if len(steps) >= WINDOW:
+        kernel = np.ones(WINDOW) / WINDOW
+        means = [np.convolve(x, kernel, mode="valid") for x in (steps, scores)]
+        greedy.plot(*means, color=GREY, label=f"their mean over {WINDOW} games")
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser("python -m benchmarks.curve", description=__doc__)
+    parser = Parser("python -m benchmarks.curve", __doc__)
     parser.add_argument("runs", type=pathlib.Path, nargs="+", metavar="RUN")
-    parser.add_argument("--original", type=pathlib.Path)
+    parser.add_argument("--original", type=pathlib.Path, metavar="FOLDER")
     parser.add_argument("--output", type=pathlib.Path, required=True)
-    args = parser.parse_args(argv)
     with exit_on_user_error("benchmarks.curve"):
+        args = parser.parse_args(argv)
         draw(args.runs, args.original).savefig(args.output, dpi=150)
     return 0
 

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, get_args
 
-from maskrl.config import Config
+from maskrl.config import Config, flag_of
 from maskrl.errors import UserError
 
 
@@ -32,7 +32,8 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         kind = next((k for k in get_args(field.type) if k is not type(None)), field.type)
         default = "" if field.default is None else f" [{field.default}]"
         parser.add_argument(
-            "--" + field.name.replace("_", "-"),
+            flag_of(field),
+            dest=field.name,
             type=kind,
             choices=field.metadata["choices"],
             default=argparse.SUPPRESS,

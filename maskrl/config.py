@@ -6,6 +6,7 @@ import math
 import pathlib
 from typing import Any
 
+from maskrl import files
 from maskrl.errors import UserError
 
 MASKS = ("both", "policy", "value", "none")
@@ -15,11 +16,21 @@ PRECISIONS = ("float32", "bfloat16")
 EPISODE_STEPS = 10_000  # agent steps after which the paper cuts a game off
 
 
-def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, low: Any = None):
-    """A field with its command-line help, its choices or its least value."""
-    return dataclasses.field(
-        default=default, metadata={"help": help, "choices": choices, "low": low}
-    )
+def setting(
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] | None = None,
+    low: Any = None,
+    flag: str | None = None,
+):
+    """A field with its command-line help, its choices or its least value, and its flag's name."""
+    metadata = {"help": help, "choices": choices, "low": low, "flag": flag}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def flag_of(field: dataclasses.Field) -> str:
+    """The flag of the command line that sets a field."""
+    return "--" + (field.metadata["flag"] or field.name.replace("_", "-"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +42,12 @@ class Config:
     core: str = setting("convlstm", "recurrent core", CORES)
     seed: int = setting(0, "of parameters, sampling and environments", low=0)
     steps: int = setting(100_000_000, "agent steps in all (4 frames each)", low=1)
+    origin: str | None = setting(
+        None,
+        "folder of an agent or a run, whose parameters and count of steps the run begins with; the "
+        "optimiser begins anew",
+        flag="from",
+    )
 
     groups: int = setting(5, "actor groups; each acts with its own stale parameters", low=1)
     actors_per_group: int = setting(7, "environments per group", low=1)
@@ -76,7 +93,7 @@ class Config:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value, choices, low = getattr(self, field.name), *_bounds(field)
-            flag = "--" + field.name.replace("_", "-")
+            flag = flag_of(field)
             if choices and value not in choices:
                 raise UserError(f"{flag} {value}: choose from {', '.join(choices)}")
             if None not in (low, value) and not value >= low:
@@ -127,9 +144,7 @@ def write(config: Config, path: pathlib.Path, session: dict[str, Any]) -> None:
     """
     sessions = json.loads(path.read_text()).get("sessions", []) if path.exists() else []
     content = {"config": dataclasses.asdict(config), "sessions": [*sessions, session]}
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
+    files.write(path, json.dumps(content, indent=2) + "\n")
 
 
 def read(path: pathlib.Path) -> Config:

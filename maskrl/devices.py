@@ -1,40 +1,25 @@
-"""The only place that knows how many accelerators and hosts there are.
+"""The only place that knows how many accelerators there are.
 
 On one device a function is `jit`ted and arrays keep their shape. On D devices it is `pmap`ped: an
 array of actors `[B, ...]` becomes `[D, B / D, ...]`, parameters are replicated `[D, ...]`, and the
 function gathers with `Devices.gather`.
 
-On H hosts (`connect`) every host runs the same program, one process each, and holds its share of
-the actors: `[B, ...]` is `[B / H, ...]` there, D are its own devices, and `Devices.gather`
-gathers from those of all hosts. What crosses hosts is a collective: all hosts must take the same
-decisions in the same order, or they wait for each other for ever.
+On H hosts (`hosts`) D are a host's own devices, its actors are `[B / H, ...]`, and
+`Devices.gather` gathers from the devices of all hosts.
 """
 
-import contextlib
 import ctypes
 import os
-import pickle
-import signal
-import socket
-import subprocess
-import sys
-import time
-import traceback
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from maskrl.errors import UserError
 
-T = TypeVar("T")
-
 _AXIS = "devices"
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
-JOIN_SECONDS = 300  # in which all hosts must have come
-HEARTBEAT_SECONDS = 60  # of silence, after which a host counts as lost
 
 
 class Devices:
@@ -115,161 +100,6 @@ class Devices:
         """
         if jax.process_count() > 1 and jax.default_backend() == "cpu":
             jax.block_until_ready(tree)
-
-
-@contextlib.contextmanager
-def last_will(line: str) -> Iterator[None]:
-    """Several hosts: if one is lost inside, or this one fails, says `line` and ends the process.
-
-    Exit code 3, or the one that jax chooses: it may end the process from C++ where Python can say
-    nothing any more. On one host, and for a `KeyboardInterrupt`, on which all hosts have agreed,
-    this does nothing.
-    """
-    if jax.process_count() == 1:
-        yield
-        return
-    with _testament(line):
-        try:
-            yield
-        except Exception as error:
-            if isinstance(error, UserError | jax.errors.JaxRuntimeError):
-                print(str(error).partition("\n")[0], file=sys.stderr)
-            else:
-                traceback.print_exc()
-            sys.stdout.flush()
-            # A proper exit waits for all hosts to come to theirs.
-            os._exit(3)
-
-
-@contextlib.contextmanager
-def _testament(line: str) -> Iterator[None]:
-    """Says `line` on stderr unless Python leaves the block: a shell waits for a word."""
-    shell = subprocess.Popen(
-        ["sh", "-c", 'read word || echo "$0" >&2', line],
-        stdin=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is not for it
-    )
-    try:
-        yield
-    finally:
-        shell.communicate(b"well\n")
-
-
-def connect(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Joins the run's other hosts; comes before everything that asks jax for its devices.
-
-    Args:
-      coordinator: HOST:PORT at which process 0 listens.
-      processes: how many there are, one per host.
-      process: which of them this one is. All three None: jax asks the cluster (a TPU pod, SLURM,
-        Open MPI, Kubernetes).
-
-    Raises:
-      UserError: only some are given, or out of range; nobody listens; there is no cluster to ask.
-    """
-    given = [x is not None for x in (coordinator, processes, process)]
-    if any(given):
-        if not all(given):
-            raise UserError("--coordinator, --processes and --process go together")
-        if not 0 <= process < processes:
-            raise UserError(f"--process {process} is not one of --processes {processes}, from 0")
-        _reach(coordinator, wait=process > 0)
-    # jax installs a handler of SIGTERM that only takes note of it.
-    handler = signal.getsignal(signal.SIGTERM)
-    with _testament(f"train.py: error: not all processes came within {JOIN_SECONDS} s"):
-        try:
-            jax.distributed.initialize(
-                coordinator,
-                processes,
-                process,
-                initialization_timeout=JOIN_SECONDS,
-                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            )
-        except (ValueError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0]
-            hint = "" if coordinator else " (no cluster here? give --coordinator)"
-            raise UserError(f"cannot join the other processes: {reason}{hint}") from error
-    signal.signal(signal.SIGTERM, handler)
-
-
-def _reach(coordinator: str, wait: bool) -> None:
-    """Raises UserError unless this is an address and, if told to wait, somebody listens there.
-
-    jax itself, if nobody does, ends the process from C++.
-    """
-    host, _, port = coordinator.rpartition(":")
-    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
-        raise UserError(f"--coordinator {coordinator}: must be HOST:PORT")
-    deadline = time.monotonic() + JOIN_SECONDS
-    while wait:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=JOIN_SECONDS).close()
-            return
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise UserError(f"cannot reach the coordinator {coordinator}: {error}") from error
-            time.sleep(0.2)
-
-
-def on_signals(stop: Callable[[], None]) -> None:
-    """Makes SIGTERM a KeyboardInterrupt; of several hosts, both it and Ctrl-C call `stop`.
-
-    There, an interrupt wherever the program happens to be would leave the others waiting. A second
-    signal ends the process.
-    """
-    if jax.process_count() == 1:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        return
-
-    def ask(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        stop()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask)
-
-
-def is_first_host() -> bool:
-    """Whether this is the host that writes, evaluates and prints."""
-    return jax.process_index() == 0
-
-
-def from_first_host(function: Callable[[], T]) -> T:
-    """What `function` returns, or the UserError that it raises, on the first host: on every host.
-
-    Only there it is called. The value must be picklable.
-    """
-    if jax.process_count() == 1:
-        return function()
-    outcome: Any = None
-    if is_first_host():
-        try:
-            outcome = function()
-        except UserError as error:
-            outcome = error
-    # As bytes: jax would make float32 of float64.
-    message = np.frombuffer(pickle.dumps(outcome), np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(message.size)))
-    outcome = pickle.loads(multihost_utils.broadcast_one_to_all(np.resize(message, size)).tobytes())
-    if isinstance(outcome, UserError):
-        raise outcome
-    return outcome
-
-
-def share(tree: Any) -> Any:
-    """Arrays of a group's actors [B, ...] -> those of this host [B / H, ...]."""
-    hosts, host = jax.process_count(), jax.process_index()
-    return jax.tree.map(lambda x: np.split(x, hosts)[host], tree)
-
-
-def gather(tree: Any) -> Any:
-    """The inverse of `share`: every host gets the arrays of all, at most 32 bits a number."""
-    return multihost_utils.process_allgather(tree, tiled=True)
-
-
-def total(numbers: np.ndarray) -> np.ndarray:
-    """The sum over all hosts, elementwise; int32."""
-    return multihost_utils.process_allgather(np.asarray(numbers, np.int32)).sum(axis=0)
 
 
 def use_cores() -> None:

@@ -103,7 +103,7 @@ class Environments:
       rgb: frames [B, 3, 210, 160] instead of luminance [B, 210, 160].
       max_episode_steps: agent steps after which a game is cut off (less the openings of all its
         lives but the first).
-      threads: that step the environments; by default one per core, at most B.
+      threads: that step the environments; by default one per core of this process, at most B.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Environments:
             f"{game}-v5",
             env_type="gymnasium",
             num_envs=num_envs,
-            num_threads=threads or min(num_envs, os.cpu_count() or 1),
+            num_threads=threads or min(num_envs, len(os.sched_getaffinity(0))),
             seed=seed,
             stack_num=1,
             img_height=210,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from maskrl import files
+
 COLUMNS = (
     "agent_steps",
     "updates",
@@ -54,11 +56,12 @@ class Logger:
         if path.exists():
             with open(path, newline="") as file:
                 kept = [row for row in csv.DictReader(file) if int(row["agent_steps"]) <= start]
-        self._file = open(path, "w", newline="")  # noqa: SIM115, closed in `close`
+        with files.whole(path) as partial, open(partial, "w", newline="") as file:
+            rows = csv.DictWriter(file, COLUMNS)
+            rows.writeheader()
+            rows.writerows(kept)
+        self._file = open(path, "a", newline="")  # noqa: SIM115, closed in `close`
         self._csv = csv.DictWriter(self._file, COLUMNS)
-        self._csv.writeheader()
-        self._csv.writerows(kept)
-        self._file.flush()
         self._events = SummaryWriter(str(folder), purge_step=start if kept else None)
         self._progress = tqdm(
             total=target, initial=start, unit=" steps", unit_scale=True, dynamic_ncols=True
@@ -97,4 +100,5 @@ class Silence:
     """The log of the hosts whose numbers the first one writes."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
+        getattr(Logger, name)  # a misspelt method fails here, too
         return lambda *args, **kwargs: None

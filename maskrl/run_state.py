@@ -13,6 +13,7 @@ from maskrl import learner
 from maskrl.agent import Agent
 from maskrl.config import Config
 from maskrl.learner import LearnerState
+from maskrl.metrics import Metrics
 from maskrl.types import ActorState, Normaliser, Params, Snapshot
 
 
@@ -38,6 +39,7 @@ class RunState(flax.struct.PyTreeNode):
     normalisers: list[Normaliser]  # of every group's actors, [B] each
     actor_steps: list[chex.Array]  # int32 [B] each
     counters: dict[str, chex.Array]
+    recent: dict[str, chex.Array]  # of the first host: what `Metrics.recent` gives
 
     def actors(self, agent: Agent) -> list[ActorState]:
         """Every group's actors [B, ...], at the start of their games."""
@@ -62,6 +64,18 @@ def fresh(agent: Agent, config: Config, key: chex.PRNGKey) -> RunState:
         normalisers=[actors.normaliser] * config.groups,
         actor_steps=[actors.step] * config.groups,
         counters=pack(Counters()),
+        recent=Metrics().recent(),
+    )
+
+
+def begin_with(state: RunState, params: Params, agent_steps: int) -> RunState:
+    """A fresh state whose parameters, and count of agent steps, are an agent's."""
+    snapshot = state.snapshots[0].replace(params=params)
+    return state.replace(
+        learner=state.learner.replace(params=params),
+        start=params,
+        snapshots=[snapshot] * len(state.snapshots),
+        counters=pack(Counters(agent_steps=agent_steps, evaluated_steps=agent_steps)),
     )
 
 

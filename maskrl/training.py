@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from maskrl import checkpoint, devices, evaluation, learner, run_state
+from maskrl import checkpoint, evaluation, hosts, learner, run_state
 from maskrl.actor import ActorGroup, Tally, make_act
 from maskrl.agent import AgentSpec, make_agent
 from maskrl.config import Config
@@ -54,7 +54,7 @@ class Trainer:
     ):
         self.config, self.run, self._log_seconds = config, run, log_seconds
         self.devices = Devices(device_count)
-        self._first_host = devices.is_first_host()
+        self._first_host = hosts.is_first()
         self.checkpointer = checkpoint.Checkpointer(run) if self._first_host else None
         init_key, act_key = jax.random.split(jax.random.PRNGKey(config.seed))
 
@@ -73,7 +73,9 @@ class Trainer:
         self._evaluate = evaluate or (lambda params: player.play(params).scores)
         state = run_state.fresh(self.agent, config, init_key)
         if resume:
-            state = devices.from_first_host(lambda: self._restore(state))
+            state = hosts.from_first(lambda: self._restore(state))
+        elif config.origin:
+            state = hosts.from_first(lambda: self._begin(state))
         self.counters = run_state.unpack(state.counters)
         self.counters.sessions += 1
         self._start = state.start
@@ -89,7 +91,7 @@ class Trainer:
                 self.devices,
                 self._environments(g),
                 replicate(snapshot),
-                self.devices.put(devices.share(actors)),
+                self.devices.put(hosts.share(actors)),
                 replicate(np.asarray(act_key)),
                 config.unroll_length,
             )
@@ -98,6 +100,8 @@ class Trainer:
             )
         ]
         self._metrics = Metrics()
+        if self._first_host:
+            self._metrics.go_on(state.recent)
         self._newest: dict[str, jax.Array] | None = None  # an update's metrics, not yet looked at
         # Several hosts agree once an unroll only: it is a round trip.
         self._ticks = 1 if jax.process_count() == 1 else config.unroll_length
@@ -124,13 +128,13 @@ class Trainer:
         )
         finite = True
         try:
-            with devices.last_will(will):
+            with hosts.ending_together(will):
                 self._loop(logger, clock)
         except NotFinite:
             finite = False
             raise
         finally:
-            with devices.last_will(will):
+            with hosts.ending_together(will):
                 self.counters.seconds = clock.seconds
                 if finite:
                     self.save()
@@ -138,7 +142,7 @@ class Trainer:
                     group.send()
                     group.close()
                 if self._first_host:
-                    self.checkpointer.close()
+                    pass
             logger.close()
 
     def stop(self) -> None:
@@ -226,7 +230,7 @@ class Trainer:
             self._metrics.play(group.tally)
             group.tally = Tally()
         mine = [sum(t.agent_steps for t in tallies), sum(len(t.scores) for t in tallies)]
-        steps, games, *votes = devices.total([*mine, *flags]).tolist()
+        steps, games, *votes = hosts.total([*mine, *flags]).tolist()
         self.counters.agent_steps += steps
         self.counters.games += games
         return [vote > 0 for vote in votes]
@@ -279,10 +283,11 @@ class Trainer:
                 checkpoint.save_agent(self.run / checkpoint.BEST, self.params, self._info(score))
 
     def _info(self, score: float | None = None) -> checkpoint.AgentInfo:
+        origin = self.config.origin and pathlib.Path(self.config.origin).name
         return checkpoint.AgentInfo(
             **dataclasses.asdict(self.agent.spec),
             agent_steps=self.counters.agent_steps,
-            source=f"maskrl, run {self.run.name}",
+            source=f"maskrl, run {self.run.name}" + (f", from {origin}" if origin else ""),
             score=score,
         )
 
@@ -315,7 +320,7 @@ class Trainer:
         self.counters.updates = int(self.devices.first(self.state.updates))
         # The carries, by far the most of an actor's state, are not saved.
         actors = [self.devices.merge(group.state.replace(carry=None)) for group in self.groups]
-        actors = devices.gather(actors)
+        actors = hosts.gather(actors)
         return RunState(
             learner=self.devices.first(self.state),
             start=self._start,
@@ -323,7 +328,24 @@ class Trainer:
             normalisers=[a.normaliser for a in actors],
             actor_steps=[a.step for a in actors],
             counters=run_state.pack(self.counters),
+            recent=self._metrics.recent(),
         )
+
+    def _begin(self, state: RunState) -> RunState:
+        folder = pathlib.Path(self.config.origin)
+        _, params, info = checkpoint.load_agent(folder)
+        for name, wanted in dataclasses.asdict(self.agent.spec).items():
+            if getattr(info, name) != wanted:
+                raise UserError(
+                    f"--from {folder}: its {name.replace('_', ' ')} is {getattr(info, name)}, the "
+                    f"run's is {wanted}"
+                )
+        if info.agent_steps >= self.config.steps:
+            raise UserError(
+                f"--from {folder}: it has {info.agent_steps} agent steps already; --steps "
+                f"{self.config.steps} counts them"
+            )
+        return run_state.begin_with(state, params, info.agent_steps)
 
     def _restore(self, like: RunState) -> RunState:
         _, params, training = self.checkpointer.restore(*run_state.to_tree(like))

@@ -11,30 +11,40 @@ from maskrl import config
 
 
 def write_run(folder, scores, **changes):
+    """A run whose lives' rewards these are, and its greedy games ten times as good."""
     folder.mkdir()
     config.write(tiny_config(**changes), folder / "config.json", {})
-    lines = [f"{1000 * n},{score}" for n, score in enumerate(scores)]
-    (folder / "metrics.csv").write_text("\n".join(["agent_steps,score_mean", *lines]) + "\n")
+    rows = [f"{1000 * n},{3600 * n},{score},{10 * score}" for n, score in enumerate(scores)]
+    head = "agent_steps,seconds,life_reward,eval_score_mean"
+    (folder / "metrics.csv").write_text("\n".join([head, *rows]) + "\n")
     return folder
 
 
 def test_curves_of_two_runs(tmp_path):
-    """Each run's scores at its steps, the original's up to the longer run's end, random play."""
+    """By steps and by hours; the original's up to the longer run's end; random play."""
     runs = [write_run(tmp_path / "a", [1, 2, 3], precision="float32")]
     runs.append(write_run(tmp_path / "b", [1, 5]))
-    original = tmp_path / "original.csv"
-    original.write_text("game,agent_steps,score\nBreakout,500,7\nPong,600,1\nBreakout,9000,8\n")
-    (axes,) = curve.draw(runs, original).axes
-    lines = {line.get_label(): line for line in axes.lines}
-    assert [line.get_ydata().tolist() for line in axes.lines[:2]] == [[1, 2, 3], [1, 5]]
-    assert any("a, float32" in label for label in lines)
-    theirs = next(line for label, line in lines.items() if "original" in label)
-    assert (theirs.get_xdata().tolist(), theirs.get_ydata().tolist()) == ([500], [7])
+    (tmp_path / "learning_curves.csv").write_text(
+        "game,agent_steps,score\nBreakout,500,7\nPong,600,1\nBreakout,9000,8\n"
+    )
+    (tmp_path / "original_training_lives.csv").write_text(
+        "game,from_step,to_step,clipped_reward_per_life,sem\n"
+        "Breakout,0,1000,0.5,0.1\nPong,0,1000,9,1\nBreakout,5000,6000,2,0.1\n"
+    )
+    lives, by_hour, greedy, greedy_by_hour = curve.draw(runs, tmp_path).axes
+    assert [line.get_ydata().tolist() for line in lives.lines[:2]] == [[1, 2, 3], [1, 5]]
+    assert by_hour.lines[0].get_xdata().tolist() == [0, 1, 2]
+    assert greedy_by_hour.lines[0].get_ydata().tolist() == [10, 20, 30]
+    assert "a, float32" in lives.get_legend().get_texts()[0].get_text()
+    assert lives.lines[2].get_xydata().tolist() == [[0.0005, 0.5]]
+    theirs = [x for x in greedy.lines if "original" in x.get_label()]
+    assert theirs[0].get_xydata().tolist() == [[0.0005, 7]]
+    assert greedy.lines[-1].get_ydata()[0] == 1.2
 
 
 @pytest.mark.parametrize(
     ("second", "says"),
-    [({"scores": [1], "game": "Pong"}, "several games"), ({"scores": []}, "no score yet")],
+    [({"scores": [1], "game": "Pong"}, "several games"), ({"scores": []}, "ended no life yet")],
 )
 def test_curves_refuse(tmp_path, capsys, second, says):
     runs = [write_run(tmp_path / "a", [1, 2]), write_run(tmp_path / "b", **second)]

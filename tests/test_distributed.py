@@ -15,7 +15,7 @@ from samples import TINY_FLAGS
 from test_training import rows_of
 
 import train
-from maskrl import checkpoint, config, devices
+from maskrl import checkpoint, config, hosts
 from maskrl.training import Trainer
 
 RUN = pathlib.Path("runs/Breakout-both-0")
@@ -28,9 +28,9 @@ TRAIN = """
 import sys
 import jax, numpy as np
 import train
-from maskrl import devices, training
+from maskrl import hosts, training
 
-devices.HEARTBEAT_SECONDS = 10
+hosts.HEARTBEAT_SECONDS = 10
 run = training.Trainer.train
 
 def train_and_keep(self):
@@ -51,19 +51,19 @@ import sys
 sys.path.insert(0, TESTS)
 import jax, numpy as np
 from jax.flatten_util import ravel_pytree
-from maskrl import devices, learner
+from maskrl import devices, hosts, learner
 from samples import agent_with, random_state, random_unroll, tiny_config
 
 path, *joining = sys.argv[1:]
 if joining:
     coordinator, processes, process = (flag.partition("=")[2] for flag in joining)
-    devices.connect(coordinator, int(processes), int(process))
+    hosts.join(coordinator, int(processes), int(process))
 assert jax.device_count() == 4
 config = tiny_config(actors_per_group=4)
 agent = agent_with(mask="both", core="none")
 state, snapshot = random_state(agent, config)
 
-unroll = devices.share(random_unroll(agent, np.random.default_rng(0), 3, 4))
+unroll = hosts.share(random_unroll(agent, np.random.default_rng(0), 3, 4))
 d = devices.Devices()
 assert d.count == 4 // jax.process_count()
 update = learner.make_update(agent, config, d)
@@ -98,8 +98,8 @@ def joining(port: int, process: int) -> list[str]:
 
 
 @pytest.fixture
-def hosts(tmp_path):
-    """`hosts(argv)` starts train.py on two hosts that share no folder; both are ended at last."""
+def two_hosts(tmp_path):
+    """`two_hosts(argv)` starts train.py on both, with no folder shared; both are ended at last."""
     started = []
 
     def begin(argv):
@@ -133,10 +133,10 @@ def wait_until_training(folder, processes):
         time.sleep(0.2)
 
 
-def test_two_hosts_train_one_agent(tmp_path, hosts):
+def test_two_hosts_train_one_agent(tmp_path, two_hosts):
     """The same parameters on all four devices; the first host alone writes; one host goes on."""
     folders = [tmp_path / f"host{i}" for i in range(2)]
-    succeed(folders, hosts(FLAGS))
+    succeed(folders, two_hosts(FLAGS))
     first, second = (np.load(folder / "params.npz") for folder in folders)
     assert first["steps"] == second["steps"] >= 240
     names = set(first.files) - {"steps"}
@@ -167,11 +167,11 @@ def test_two_hosts_train_one_agent(tmp_path, hosts):
     assert steps.max() - steps.min() <= 3
 
 
-def test_hosts_go_on_with_the_run_of_one(tmp_path, hosts):
+def test_hosts_go_on_with_the_run_of_one(tmp_path, two_hosts):
     """Only the first host has the checkpoint."""
     folders = [tmp_path / f"host{i}" for i in range(2)]
     succeed(folders[:1], [start(folders[0], TRAIN, [*FLAGS, "--steps=48"])])
-    succeed(folders, hosts(["--resume", "--steps=96"]))
+    succeed(folders, two_hosts(["--resume", "--steps=96"]))
     first, second = (np.load(folder / "params.npz") for folder in folders)
     assert first["steps"] == second["steps"] >= 96
     np.testing.assert_array_equal(first["arr_0"], second["arr_0"])
@@ -201,10 +201,10 @@ def test_two_hosts_update_like_one(tmp_path):
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-def test_a_lost_host_ends_the_others(tmp_path, hosts, killed):
+def test_a_lost_host_ends_the_others(tmp_path, two_hosts, killed):
     """Killed like by a power cut: the other one says so, and how to go on, within a minute."""
     folders = [tmp_path / f"host{i}" for i in range(2)]
-    processes = hosts(ENDLESS)
+    processes = two_hosts(ENDLESS)
     wait_until_training(folders[0], processes)
     processes[killed].kill()
     assert processes[1 - killed].wait(60) not in (0, 2, 130)
@@ -216,10 +216,10 @@ def test_a_lost_host_ends_the_others(tmp_path, hosts, killed):
 
 
 @pytest.mark.parametrize(("number", "to"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
-def test_a_signal_to_one_host_stops_all(tmp_path, hosts, number, to):
+def test_a_signal_to_one_host_stops_all(tmp_path, two_hosts, number, to):
     """All at the same step, and it is saved."""
     folders = [tmp_path / f"host{i}" for i in range(2)]
-    processes = hosts(ENDLESS)
+    processes = two_hosts(ENDLESS)
     wait_until_training(folders[0], processes)
     processes[to].send_signal(number)
     succeed(folders, processes, 130)
@@ -244,7 +244,7 @@ def test_a_signal_to_one_host_stops_all(tmp_path, hosts, number, to):
 def test_bad_input(monkeypatch, capsys, tmp_path, argv, says):
     """One line, exit code 2, no folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(devices, "JOIN_SECONDS", 1)
+    monkeypatch.setattr(hosts, "JOIN_SECONDS", 1)
     with pytest.raises(SystemExit) as caught:
         train.main([*FLAGS, *argv])
     assert caught.value.code == 2
@@ -254,10 +254,10 @@ def test_bad_input(monkeypatch, capsys, tmp_path, argv, says):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_the_first_host_may_not_do_no_host_does(tmp_path, hosts):
+def test_what_the_first_host_may_not_do_no_host_does(tmp_path, two_hosts):
     """The run's folder is there on the first host: all say so, with exit code 2."""
     folders = [tmp_path / f"host{i}" for i in range(2)]
     (folders[0] / RUN).mkdir(parents=True)
-    succeed(folders, hosts(FLAGS), 2)
+    succeed(folders, two_hosts(FLAGS), 2)
     for folder in folders:
         assert f"train.py: error: {RUN} exists" in output(folder)

@@ -1,0 +1,92 @@
+"""How a file comes to be whole, or not at all; and JSON, read within bounds."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from maskrl.errors import UserError
+
+MAX_JSON = 2**24  # bytes; the result of 10,000 games has some 200,000
+
+
+@contextlib.contextmanager
+def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A path beside `path` to write a file or a folder to, which then takes the name `path`.
+
+    It does so last, when everything is on disk: a kill or a power cut leaves what was there before.
+    (A folder that is replaced is put aside first, as NAME.old: for an instant there is none of the
+    name.) After an error nothing is left of what was written. The folder above is made.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    partial = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(partial)  # of a process that was killed
+        yield partial
+        for written in (*partial.rglob("*"), partial):
+            _sync(written)
+        if path.is_dir():
+            aside = path.with_name(path.name + ".old")
+            _remove(aside)
+            path.rename(aside)
+            partial.rename(path)
+            _remove(aside)
+        else:
+            partial.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(partial)
+
+
+def write(path: pathlib.Path, text: str) -> None:
+    """Writes a text, UTF-8; see `whole`."""
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+      OSError: no such file, or it cannot be read.
+      ValueError: anything else: not JSON, too large, too deep, with NaN or infinity.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("not a file")
+    with open(path, "rb") as file:
+        content = file.read(MAX_JSON + 1)
+    if len(content) > MAX_JSON:
+        raise ValueError("too large")
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no number")
+
+    try:
+        return json.loads(content, parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError("too deep") from error
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: pathlib.Path) -> None:
+    """Waits until a file's contents, or a folder's names, are on disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from maskrl import preprocess
+from maskrl import files, preprocess
 from maskrl.agent import Agent
 from maskrl.envs import Environments, environment_seed
 from maskrl.study import objects
@@ -45,10 +45,8 @@ class Moments:
         flat |= {k: getattr(self, k) for k in ("frame", "game", "step", "step_game")}
         for group in ("masks", "objects", "facts"):
             flat |= {f"{group}.{k}": v for k, v in getattr(self, group).items()}
-        partial = path.with_suffix(".part")
-        with open(partial, "wb") as file:
+        with files.whole(path) as partial, open(partial, "wb") as file:
             np.savez_compressed(file, **flat)
-        partial.replace(path)
 
 
 def read(path: pathlib.Path) -> Moments:

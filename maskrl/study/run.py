@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from maskrl import evaluation
+from maskrl import evaluation, files
 from maskrl.agent import Agent, AgentSpec
 from maskrl.checkpoint import AgentInfo
 from maskrl.devices import Devices
@@ -87,8 +87,7 @@ def settle(folder: pathlib.Path, budget: Budget, agents: dict[str, str]) -> None
         if then != now:
             raise UserError(f"{folder} holds a study of other agents or another budget: {then}")
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(now, indent=2) + "\n")
+    files.write(path, json.dumps(now, indent=2) + "\n")
 
 
 def run(subjects: list[Subject], budget: Budget) -> None:
@@ -100,7 +99,6 @@ def run(subjects: list[Subject], budget: Budget) -> None:
     with tqdm(total=len(jobs), initial=len(jobs) - len(left), unit=" jobs") as bar:
         for _, path, words, work in left:
             bar.set_postfix_str(words)
-            path.parent.mkdir(exist_ok=True)
             work(path)
             bar.update()
 
@@ -148,6 +146,20 @@ def _collect(subject: Subject, budget: Budget, path: pathlib.Path) -> None:
 
 CHUNK = 8  # moments of a job; a multiple of the devices, and whole pairs
 PICTURED = 4  # every so many chunks keep their maps whole
+
+
+def in_turns(game: np.ndarray) -> np.ndarray:
+    """The order in which moments are measured: a pair of every game, then the next of every game.
+
+    However few chunks there are, they are of as many games as possible.
+
+    Args:
+      game: int [N], the game of every moment; neighbours (0, 1), (2, 3), ... are of one game.
+    """
+    pair_game = game[::2]
+    turn = np.array([np.sum(pair_game[:p] == g) for p, g in enumerate(pair_game)])
+    pairs = np.lexsort((pair_game, turn))
+    return np.stack([2 * pairs, 2 * pairs + 1], axis=1).ravel()
 
 
 def method_names(spec: AgentSpec, target: str) -> list[str]:
@@ -208,7 +220,7 @@ class Measure:
     def maps(self, chunk: int, path: pathlib.Path) -> None:
         """Maps and curves at the moments of a chunk; an empty file where there are no more."""
         moments = self._moments()
-        index = np.arange(len(moments.game))[chunk * CHUNK : (chunk + 1) * CHUNK]
+        index = in_turns(moments.game)[chunk * CHUNK : (chunk + 1) * CHUNK]
         if not len(index):
             _save(path, index=index)
             return
@@ -228,8 +240,7 @@ class Measure:
         carry is the one that the trained network left.
         """
         moments, subject = self._moments(), self._subject
-        at = np.linspace(0, len(moments.game) - 1, len(moments.game)).astype(int)
-        at = at[(number * 2 * 7919) % len(at)]  # spread over the games, the same in every run
+        at = in_turns(moments.game)[(2 * number) % len(moments.game)]
         scene = jax.tree.map(lambda x: x[at : at + 1], moments.scene)
         key = jax.random.fold_in(jax.random.PRNGKey(2), number)
         original = self._maps_alone(subject.params, scene, key)
@@ -306,14 +317,10 @@ def _play(
         agent = controls.controlled(agent, control, "policy", known)
     games = evaluation.play(agent, subject.params, episodes, play_how)
     result = {"scores": games.scores.tolist(), "lengths": games.lengths.tolist()}
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(result) + "\n")
-    partial.replace(path)
+    files.write(path, json.dumps(result) + "\n")
 
 
 def _save(path: pathlib.Path, **arrays: np.ndarray) -> None:
     """An .npz that appears whole or not at all."""
-    partial = path.with_suffix(".part")
-    with open(partial, "wb") as file:
+    with files.whole(path) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, **arrays)
-    partial.replace(path)

@@ -26,11 +26,10 @@ import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from maskrl.agent import KEEP, Agent, StepOutput
 from maskrl.errors import UserError
-from maskrl.networks import MASK_CELLS, Interventions
+from maskrl.networks import Interventions
 from maskrl.study.probe import apply_head
 from maskrl.types import ActorState, Params, TimeStep
 
@@ -53,39 +52,39 @@ class Moment(NamedTuple):
     key: chex.PRNGKey
 
 
-def ones(at: Moment, known: Known) -> chex.Array:
+def ones(at: Moment, known: Known | None) -> chex.Array:
     """No mask."""
     return jnp.ones_like(at.mask)
 
 
-def mean(at: Moment, known: Known) -> chex.Array:
+def mean(at: Moment, known: Known | None) -> chex.Array:
     """The time mean of normal games: the mask without its reaction to the frame."""
     return jnp.broadcast_to(known.mean, at.mask.shape)
 
 
-def shifted(at: Moment, known: Known) -> chex.Array:
+def shifted(at: Moment, known: Known | None) -> chex.Array:
     """`SHIFT` cells down and to the right, around the edges."""
     return jnp.roll(at.mask, (SHIFT, SHIFT), axis=(1, 2))
 
 
-def shuffled(at: Moment, known: Known) -> chex.Array:
+def shuffled(at: Moment, known: Known | None) -> chex.Array:
     """Cells permuted: a permutation for every actor, the same at all its steps."""
     return _permuted(at.mask, jax.vmap(lambda a: jax.random.fold_in(at.key, a))(at.actor))
 
 
-def noise(at: Moment, known: Known) -> chex.Array:
+def noise(at: Moment, known: Known | None) -> chex.Array:
     """White noise with the mask's own histogram: cells permuted anew at every step."""
     keys = jax.vmap(lambda a, s: jax.random.fold_in(jax.random.fold_in(at.key, a), s))
     return _permuted(at.mask, keys(at.actor, at.step))
 
 
-def other(at: Moment, known: Known) -> chex.Array:
+def other(at: Moment, known: Known | None) -> chex.Array:
     """Another game's mask of the same step."""
     games, steps = known.others.shape[:2]
     return jnp.asarray(known.others)[at.actor % games, at.step % steps]
 
 
-def reversed_ranks(at: Moment, known: Known) -> chex.Array:
+def reversed_ranks(at: Moment, known: Known | None) -> chex.Array:
     """The brightest cell takes the darkest's value, and so on: inverted, histogram kept."""
     flat = at.mask.reshape(len(at.mask), -1)
     rank = jnp.argsort(jnp.argsort(flat, axis=1), axis=1)
@@ -93,7 +92,7 @@ def reversed_ranks(at: Moment, known: Known) -> chex.Array:
     return jnp.take_along_axis(back, rank, axis=1).reshape(at.mask.shape)
 
 
-def rescaled(at: Moment, known: Known) -> chex.Array:
+def rescaled(at: Moment, known: Known | None) -> chex.Array:
     """1 - M times mean(M) / mean(1 - M): inverted, the frame's mean kept. May pass 1."""
     inverse = 1.0 - at.mask
     means = (m.mean(axis=(1, 2), keepdims=True) for m in (at.mask, inverse))
@@ -106,7 +105,7 @@ def _permuted(mask: chex.Array, keys: chex.Array) -> chex.Array:
     return jax.vmap(jax.random.permutation)(keys, flat).reshape(mask.shape)
 
 
-CONTROLS: dict[str, Callable[[Moment, Known], chex.Array]] = {
+CONTROLS: dict[str, Callable[[Moment, Known | None], chex.Array]] = {
     "ones": ones,
     "mean": mean,
     "shifted": shifted,
@@ -125,7 +124,7 @@ class ControlledAgent(Agent):
 
     control: str
     branch: str  # policy, value or both
-    known: Known
+    known: dict[str, Known]  # by branch; empty for the controls that take nothing
 
     def step(
         self,
@@ -147,7 +146,7 @@ class ControlledAgent(Agent):
             # Beyond the actors' numbers, which `choose` folds in.
             stream = jax.random.fold_in(key, 2**30 + ("policy", "value").index(branch))
             at = Moment(mask, state.actor, state.step, stream)
-            mask = CONTROLS[self.control](at, self.known)
+            mask = CONTROLS[self.control](at, self.known.get(branch))
             answer = apply_head(params[branch], features, mask)
             said = {"logits": answer} if branch == "policy" else {"value": answer[:, 0]}
             said |= {f"{branch}_mask": mask}
@@ -161,7 +160,7 @@ def branches(branch: str) -> tuple[str, ...]:
     return ("policy", "value") if branch == "both" else (branch,)
 
 
-def controlled(agent: Agent, control: str, branch: str, known: Known) -> ControlledAgent:
+def controlled(agent: Agent, control: str, branch: str, known: dict[str, Known]) -> ControlledAgent:
     """The agent under a control.
 
     Raises:
@@ -173,9 +172,3 @@ def controlled(agent: Agent, control: str, branch: str, known: Known) -> Control
     return ControlledAgent(
         agent.spec, agent.network, agent.crop, control=control, branch=branch, known=known
     )
-
-
-def nothing_known() -> Known:
-    """For the controls that take nothing from other games."""
-    cells = (MASK_CELLS, MASK_CELLS)
-    return Known(mean=np.zeros(cells, np.float32), others=np.zeros((1, 1, *cells), np.float32))

@@ -286,10 +286,13 @@ def replaced(params: Params, fresh: Params, stage: str) -> Params:
 # --------------------------------------------------------------------------- whole games
 
 
-def known_masks(moments: Moments, branch: str) -> controls.Known:
-    """What the controls take from the games to look at."""
-    masks = moments.masks[branch]
-    games = [masks[moments.step_game == g] for g in np.unique(moments.step_game)]
+def known_masks(moments: Moments) -> dict[str, controls.Known]:
+    """What the controls take from the games to look at, by branch."""
+    return {branch: _known(masks, moments.step_game) for branch, masks in moments.masks.items()}
+
+
+def _known(masks: np.ndarray, step_game: np.ndarray) -> controls.Known:
+    games = [masks[step_game == g] for g in np.unique(step_game)]
     steps = max(map(len, games))
     others = np.stack([np.resize(g, (steps, *g.shape[1:])) for g in games])
     return controls.Known(mean=masks.mean(axis=0), others=others)
@@ -311,9 +314,7 @@ def _play(
     )
     agent = subject.agent
     if control in controls.CONTROLS:
-        known = controls.nothing_known()
-        if control in controls.NEEDS_KNOWN:
-            known = known_masks(moments(), "policy")
+        known = known_masks(moments()) if control in controls.NEEDS_KNOWN else {}
         agent = controls.controlled(agent, control, "policy", known)
     games = evaluation.play(agent, subject.params, episodes, play_how)
     result = {"scores": games.scores.tolist(), "lengths": games.lengths.tolist()}

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import pytest
 from conftest import CHECKOUT
@@ -68,6 +70,16 @@ def test_who_alone_knows_a_library(library, by):
         if any(f"{full}.".startswith(f"{library}.") for full in imports(path))
     }
     assert users == by
+
+
+def test_figures_and_the_explorer_need_no_encoder():
+    code = "import sys; from maskrl.explain import explorer, figures; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True
+    )
+    loaded = done.stdout.split()
+    assert "maskrl.explain.video" in loaded
+    assert "imageio_ffmpeg" not in loaded
 
 
 def test_drawing_needs_no_jax():

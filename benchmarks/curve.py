@@ -50,7 +50,9 @@ def draw(runs: list[pathlib.Path], original: pathlib.Path | None) -> Figure:
         raise UserError(f"these runs are of several games: {', '.join(sorted(games))}")
     (game,) = games
     figure = Figure(figsize=(10, 6.5), layout="constrained")
-    (lives, lives_by_hour), (greedy, greedy_by_hour) = figure.subplots(2, 2, sharey="row")
+    (lives, lives_by_hour), (greedy, greedy_by_hour) = figure.subplots(
+        2, 2, sharex="col", sharey="row"
+    )
     end = 0.0
     for run, s, color in zip(runs, settings, itertools.cycle(COLORS), strict=False):
         steps, hours, rewards = _curve(run, "life_reward")
@@ -71,10 +73,12 @@ def draw(runs: list[pathlib.Path], original: pathlib.Path | None) -> Figure:
             axes.axhline(random, color="black", linestyle=":", label=f"random play ({random:g})")
         greedy.legend(frameon=False)
     lives.set(ylabel="clipped reward per life, sampled")
-    greedy.set(xlabel="agent steps (4 frames each)", ylabel="score of a whole game, greedy")
+    greedy.set(
+        xlabel="millions of agent steps (4 frames each)", ylabel="score of a whole game, greedy"
+    )
     greedy_by_hour.set(xlabel="hours of training")
-    for axes in (lives, greedy):
-        axes.set_xlim(0, 1.02 * end)
+    lives.set_xlim(0, 1.02 * end)
+    lives_by_hour.set_xlim(left=0)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     lives.legend(frameon=False)
@@ -83,9 +87,9 @@ def draw(runs: list[pathlib.Path], original: pathlib.Path | None) -> Figure:
 
 
 def _curve(run: pathlib.Path, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(agent steps, hours of training, values) of a column of the run's metrics."""
+    """(millions of agent steps, hours of training, values) of a column of the run's metrics."""
     steps, seconds, values = read_columns(run / "metrics.csv", "agent_steps", "seconds", column)
-    return steps, seconds / 3600, values
+    return steps / 1e6, seconds / 3600, values
 
 
 def _draw_original(lives: Axes, greedy: Axes, folder: pathlib.Path, game: str, end: float) -> None:
@@ -94,14 +98,14 @@ def _draw_original(lives: Axes, greedy: Axes, folder: pathlib.Path, game: str, e
     start, stop, reward, error = read_columns(
         folder / "original_training_lives.csv", *columns, game=game
     )
-    middle = (start + stop) / 2
-    within = start <= end
+    middle = (start + stop) / 2e6
+    within = middle <= end
     lives.errorbar(
         middle[within], reward[within], 1.96 * error[within], color=GREY, label="the original's run"
     )
     steps, scores = read_columns(folder / "learning_curves.csv", "agent_steps", "score", game=game)
-    within = steps <= end
-    steps, scores = steps[within], scores[within]
+    within = steps <= 1e6 * end
+    steps, scores = steps[within] / 1e6, scores[within]
     greedy.plot(steps, scores, ".", color=GREY, markersize=3, label="the original's single games")
     if len(steps) >= WINDOW:
         kernel = np.ones(WINDOW) / WINDOW

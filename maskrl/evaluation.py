@@ -1,5 +1,6 @@
 """Plays whole games with an agent: scores, and recordings."""
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -10,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from maskrl.agent import Agent, AgentSpec, StepOutput
+from maskrl.agent import Agent, AgentSpec
 from maskrl.config import EPISODE_STEPS
 from maskrl.devices import Devices, threads
 from maskrl.envs import Environments, action_names, environment_seed, num_actions
 from maskrl.errors import UserError
-from maskrl.networks import Interventions
+from maskrl.networks import Interventions, NetworkOutput, what_if
 from maskrl.recording import Recording
 from maskrl.types import ActorState, Params, TimeStep
 
@@ -314,9 +315,14 @@ def record(
     spec = agent.spec
     check_actions(spec)
     interventions = how.interventions(spec)
-    step = jax.jit(
-        functools.partial(agent.step, greedy=not how.sample, interventions=interventions)
-    )
+
+    @jax.jit
+    def look(params, state, timestep, key):
+        state, output = agent.step(
+            params, state, timestep, key, greedy=not how.sample, interventions=interventions
+        )
+        return state, output.action, _said(params, output.network)
+
     first = environment_seed(how.seed)
     make = functools.partial(
         Environments, spec.game, 1, first, max_episode_steps=how.max_episode_steps
@@ -328,24 +334,29 @@ def record(
     key, rng = jax.random.PRNGKey(how.seed), np.random.default_rng(how.seed)
     params = jax.device_put(params)
 
-    kept: dict[str, list] = {field: [] for field in _STEP_FIELDS}
+    kept: dict[str, list] = collections.defaultdict(list)
+    # A gigabyte of a long game, so never held twice; what is not written takes no memory.
+    frames = np.empty((how.max_episode_steps + 1, 210, 160, 3), np.uint8)
     state = agent.init_state(np.arange(1))
     row = envs.reset()
     shown = row if colour is envs else colour.reset()
     bar = tqdm(unit=" steps", disable=not progress, dynamic_ncols=True)
     with bar, contextlib.closing(envs), contextlib.closing(colour):
         while True:
-            state, output = step(params, state, row.timestep, key)
-            action = np.asarray(output.action)
+            state, action, said = look(params, state, row.timestep, key)
+            action = np.asarray(action)
             if how.mode == "random":
                 action = rng.integers(spec.num_actions, size=1)
-            here = _network_row(output) | {
-                "frames": shown.timestep.frame[0].transpose(1, 2, 0),
+            here = {field: np.asarray(value) for field, value in said.items()} | {
                 "action": np.int32(action[0]),
                 "lives": np.int32(row.lives[0]),
                 "life_start": row.timestep.is_first[0],
                 "ram": row.ram[0],
             }
+            t = len(kept["action"])
+            if t == len(frames):  # rows after lost lives are no steps
+                frames = np.concatenate([frames, np.empty_like(frames[:1000])])
+            frames[t] = shown.timestep.frame[0].transpose(1, 2, 0)
             for field, value in here.items():
                 kept[field].append(value)
             if row.game_over[0]:
@@ -368,24 +379,26 @@ def record(
         agent_steps=agent_steps,
         action_names=action_names(spec.game, spec.num_actions),
         view=(agent.crop.top, agent.crop.bottom),
-        **{field: np.stack(values) for field, values in kept.items() if values},
+        cut_off=bool(row.timestep.discount[0]),
+        frames=frames[: len(kept["action"])],
+        **{field: np.stack(values) for field, values in kept.items()},
     )
 
 
-_MASK_FIELDS = ("policy_mask", "value_mask", "policy_mask_logits", "value_mask_logits")
-_STEP_FIELDS = (
-    *("frames", "logits", "action", "value", "reward", "lives", "life_start", "ram"),
-    *_MASK_FIELDS,
-)
-
-
-def _network_row(output: StepOutput) -> dict[str, np.ndarray]:
-    """What one step of one actor says of itself, as NumPy arrays."""
-    network = output.network
-    row = {"logits": network.logits[0, 0], "value": network.value[0, 0]}
-    row |= {
-        field: getattr(network, field)[0, 0]
-        for field in _MASK_FIELDS
-        if getattr(network, field) is not None
-    }
-    return {field: np.asarray(value) for field, value in row.items()}
+def _said(params: Params, network: NetworkOutput) -> dict[str, jax.Array]:
+    """What the network says of one step of one actor, and would say with other masks."""
+    said = {"logits": network.logits, "value": network.value}
+    if network.policy_mask is not None:
+        said["policy_mask"] = network.policy_mask
+        said["policy_mask_logits"] = network.policy_mask_logits
+        other = what_if(params["policy"], network.policy_features, network.policy_mask)
+        said["unmasked_logits"], said["inverted_logits"] = other.unmasked, other.inverted
+        said["cell_logits"] = other.cells.astype(jnp.float16)
+    if network.value_mask is not None:
+        said["value_mask"] = network.value_mask
+        said["value_mask_logits"] = network.value_mask_logits
+        other = what_if(params["value"], network.value_features, network.value_mask)
+        said["unmasked_value"] = other.unmasked[..., 0]
+        said["inverted_value"] = other.inverted[..., 0]
+        said["cell_values"] = other.cells[..., 0].astype(jnp.float16)
+    return {field: array[0, 0] for field, array in said.items()}

@@ -34,6 +34,15 @@ class Metrics:
         self._lives: collections.deque[tuple[float, float]] = collections.deque(maxlen=LIVES)
         self._updates: list[dict[str, np.ndarray]] = []
 
+    def recent(self) -> dict[str, np.ndarray]:
+        """The running means' games and lives, of this host: float32, NaN where none is yet."""
+        return {"scores": _padded(self._scores, SCORES), "lives": _padded(self._lives, LIVES, 2)}
+
+    def go_on(self, recent: dict[str, np.ndarray]) -> None:
+        """Takes what `recent` gave: the first games after a resume, short ones, are not alone."""
+        self._scores.extend(_whole(recent["scores"]).tolist())
+        self._lives.extend(_whole(recent["lives"]).tolist())
+
     def play(self, tally: Tally) -> None:
         """Takes what happened in a group's environments."""
         self._scores.extend(tally.scores)
@@ -50,8 +59,7 @@ class Metrics:
         original logged.
         """
         row: dict[str, float] = {}
-        scores = _of_all_hosts(self._scores, SCORES)
-        lives = _of_all_hosts(self._lives, LIVES, 2)
+        scores, lives = (_whole(hosts.gather(x)) for x in self.recent().values())
         if len(scores):
             row |= {"score_mean": float(scores.mean()), "score_max": float(scores.max())}
         if len(lives):
@@ -65,11 +73,14 @@ class Metrics:
         return row
 
 
-def _of_all_hosts(values: collections.deque, size: int, *shape: int) -> np.ndarray:
+def _padded(values: collections.deque, size: int, *shape: int) -> np.ndarray:
     padded = np.full((size, *shape), np.nan, np.float32)
     if values:
         padded[: len(values)] = values
-    padded = hosts.gather(padded)
+    return padded
+
+
+def _whole(padded: np.ndarray) -> np.ndarray:
     return padded[~np.isnan(padded.reshape(len(padded), -1)).any(axis=1)]
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from maskrl import files
 from maskrl.errors import UserError
 
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # version 1 lacks `cut_off` and what would be without the mask
 MASK_CELLS = 10  # the masks are 10 x 10
 
 
@@ -48,6 +49,17 @@ class Recording:
     policy_mask_logits: np.ndarray | None = None  # float32 [T, 10, 10], before the sigmoid
     value_mask_logits: np.ndarray | None = None  # float32 [T, 10, 10], before the sigmoid
 
+    # What would be said at frames[t], everything before it as it was; None where there is no mask.
+    unmasked_logits: np.ndarray | None = None  # float32 [T, A], with a policy mask of ones
+    inverted_logits: np.ndarray | None = None  # float32 [T, A], with 1 - M of the policy
+    unmasked_value: np.ndarray | None = None  # float32 [T], with a value mask of ones
+    inverted_value: np.ndarray | None = None  # float32 [T], with 1 - M of the value
+    # What a cell adds to the outputs: taken away where the mask of this cell alone is 0.
+    cell_logits: np.ndarray | None = None  # float16 [T, 10, 10, A]
+    cell_values: np.ndarray | None = None  # float16 [T, 10, 10]
+
+    cut_off: bool = False  # whether the step limit ended the game
+
     def __len__(self) -> int:
         """T, the number of frames."""
         return len(self.frames)
@@ -55,8 +67,7 @@ class Recording:
     @property
     def probabilities(self) -> np.ndarray:
         """float32 [T, A]: pi(a | s), the softmax of the logits."""
-        exp = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
-        return exp / exp.sum(axis=1, keepdims=True)
+        return softmax(self.logits)
 
     @property
     def entropy(self) -> np.ndarray:
@@ -82,6 +93,12 @@ class Recording:
         return {branch: mask for branch, mask in both.items() if mask is not None}
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """[..., A]: the policy with these logits."""
+    exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exp / exp.sum(axis=-1, keepdims=True)
+
+
 _FIELDS = {field.name: field for field in dataclasses.fields(Recording)}
 _ARRAYS = {
     "frames": (np.uint8, ("T", 210, 160, 3)),
@@ -96,8 +113,14 @@ _ARRAYS = {
     "value_mask": (np.float32, ("T", MASK_CELLS, MASK_CELLS)),
     "policy_mask_logits": (np.float32, ("T", MASK_CELLS, MASK_CELLS)),
     "value_mask_logits": (np.float32, ("T", MASK_CELLS, MASK_CELLS)),
+    "unmasked_logits": (np.float32, ("T", "A")),
+    "inverted_logits": (np.float32, ("T", "A")),
+    "unmasked_value": (np.float32, ("T",)),
+    "inverted_value": (np.float32, ("T",)),
+    "cell_logits": (np.float16, ("T", MASK_CELLS, MASK_CELLS, "A")),
+    "cell_values": (np.float16, ("T", MASK_CELLS, MASK_CELLS)),
 }
-_OPTIONAL = {"policy_mask", "value_mask", "policy_mask_logits", "value_mask_logits"}
+_OPTIONAL = {name for name, field in _FIELDS.items() if field.default is not dataclasses.MISSING}
 
 
 def write(recording: Recording, path: str | pathlib.Path) -> None:
@@ -127,10 +150,10 @@ def read(path: str | pathlib.Path) -> Recording:
         header = json.loads(str(archive["header"]))
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} is not a recording: it has no header") from error
-    if not isinstance(header, dict) or header.get("version") != VERSION:
+    if not isinstance(header, dict) or header.get("version") not in READABLE:
         raise UserError(
-            f"{path} is a recording of another version, or none; this program reads version "
-            f"{VERSION}: record it again"
+            f"{path} is a recording of another version, or none; this program reads versions "
+            f"{' and '.join(map(str, READABLE))}: record it again"
         )
     arrays = {name: archive[name] for name in _ARRAYS if name in archive}
     _check(header, arrays, path)

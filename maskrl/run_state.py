@@ -13,6 +13,7 @@ from maskrl import learner
 from maskrl.agent import Agent
 from maskrl.config import Config
 from maskrl.learner import LearnerState
+from maskrl.metrics import Metrics
 from maskrl.types import ActorState, Normaliser, Params, Snapshot
 
 
@@ -38,6 +39,7 @@ class RunState(flax.struct.PyTreeNode):
     normalisers: list[Normaliser]  # of every group's actors, [B] each
     actor_steps: list[chex.Array]  # int32 [B] each
     counters: dict[str, chex.Array]
+    recent: dict[str, chex.Array]  # of the first host: what `Metrics.recent` gives
 
     def actors(self, agent: Agent) -> list[ActorState]:
         """Every group's actors [B, ...], at the start of their games."""
@@ -62,6 +64,7 @@ def fresh(agent: Agent, config: Config, key: chex.PRNGKey) -> RunState:
         normalisers=[actors.normaliser] * config.groups,
         actor_steps=[actors.step] * config.groups,
         counters=pack(Counters()),
+        recent=Metrics().recent(),
     )
 
 

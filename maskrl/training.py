@@ -100,6 +100,8 @@ class Trainer:
             )
         ]
         self._metrics = Metrics()
+        if self._first_host:
+            self._metrics.go_on(state.recent)
         self._newest: dict[str, jax.Array] | None = None  # an update's metrics, not yet looked at
         # Several hosts agree once an unroll only: it is a round trip.
         self._ticks = 1 if jax.process_count() == 1 else config.unroll_length
@@ -140,7 +142,7 @@ class Trainer:
                     group.send()
                     group.close()
                 if self._first_host:
-                    self.checkpointer.close()
+                    pass
             logger.close()
 
     def stop(self) -> None:
@@ -327,6 +329,7 @@ class Trainer:
             normalisers=[a.normaliser for a in actors],
             actor_steps=[a.step for a in actors],
             counters=run_state.pack(self.counters),
+            recent=self._metrics.recent(),
         )
 
     def _begin(self, state: RunState) -> RunState:

@@ -36,9 +36,9 @@ def test_curves_of_two_runs(tmp_path):
     assert by_hour.lines[0].get_xdata().tolist() == [0, 1, 2]
     assert greedy_by_hour.lines[0].get_ydata().tolist() == [10, 20, 30]
     assert "a, float32" in lives.get_legend().get_texts()[0].get_text()
-    assert lives.lines[2].get_xydata().tolist() == [[500, 0.5]]
+    assert lives.lines[2].get_xydata().tolist() == [[0.0005, 0.5]]
     theirs = [x for x in greedy.lines if "original" in x.get_label()]
-    assert theirs[0].get_xydata().tolist() == [[500, 7]]
+    assert theirs[0].get_xydata().tolist() == [[0.0005, 7]]
     assert greedy.lines[-1].get_ydata()[0] == 1.2
 
 

@@ -338,10 +338,10 @@ def record(
     # A gigabyte of a long game, so never held twice; what is not written takes no memory.
     frames = np.empty((how.max_episode_steps + 1, 210, 160, 3), np.uint8)
     state = agent.init_state(np.arange(1))
-    row = envs.reset()
-    shown = row if colour is envs else colour.reset()
     bar = tqdm(unit=" steps", disable=not progress, dynamic_ncols=True)
     with bar, contextlib.closing(envs), contextlib.closing(colour):
+        row = envs.reset()
+        shown = row if colour is envs else colour.reset()
         while True:
             state, action, said = look(params, state, row.timestep, key)
             action = np.asarray(action)

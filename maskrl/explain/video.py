@@ -252,4 +252,4 @@ def _fit(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int) 
 
 
 def _progress(images: Iterator[Image.Image], total: int, path: pathlib.Path) -> Iterable:
-    return tqdm(images, total=total, desc=path.name, unit="frame", leave=False)
+    return tqdm(images, total=total, desc=path.name, unit="frame", leave=False, disable=None)

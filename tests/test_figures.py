@@ -1,4 +1,5 @@
 import itertools
+import pathlib
 
 import matplotlib
 import numpy as np
@@ -9,6 +10,7 @@ from recordings import made_up
 
 from maskrl.errors import UserError
 from maskrl.explain import figures
+from maskrl.explain.__main__ import main, pairs
 from maskrl.explain.frames import choose, parse
 from maskrl.explain.overlay import layers, overlay
 from maskrl.explain.report import explain
@@ -205,3 +207,37 @@ def test_explain_refuses(tmp_path):
         explain([[tmp_path / "game.npz", tmp_path / "a" / "game.npz"]], tmp_path / "out")
     with pytest.raises(UserError, match="cannot write"):
         explain([[tmp_path / "game.npz"]], tmp_path / "game.npz")
+
+
+def test_command_draws_a_gallery_from_recordings(tmp_path, capsys):
+    games = ("SpaceInvaders", "Breakout", "Seaquest")
+    for game in games:
+        write(made_up(30, game=game), tmp_path / f"{game}-normal-seed0.npz")
+    paths = [str(tmp_path / f"{game}-normal-seed0.npz") for game in games]
+    out = tmp_path / "out"
+    flags = ["--only", "gallery", "--width", "7", "--output", str(out)]
+    assert main([*paths, *flags]) == 0
+    assert {path.name for path in out.iterdir()} == {
+        f"gallery-{branch}.{kind}" for branch in ("policy", "value") for kind in ("png", "pdf")
+    }
+    with pytest.raises(SystemExit) as end:
+        main([*paths, *flags, "--width", "1"])
+    assert end.value.code == 2
+    assert "--width 1: from 2.5 to 40 inches" in capsys.readouterr().err
+
+
+def test_inverted_plays_are_drawn_beside_their_normal_ones():
+    paths = [
+        pathlib.Path(f"a/Pong-{mode}-seed{n}.npz") for n in (0, 1) for mode in ("inverse", "normal")
+    ]
+    assert pairs(paths) == [[paths[1], paths[0]], [paths[3], paths[2]]]
+    assert pairs(paths[:1]) == [paths[:1]]
+    assert pairs([pathlib.Path("game.npz")]) == [[pathlib.Path("game.npz")]]
+
+
+def test_several_plays_of_one_game_share_an_explorer(tmp_path):
+    for seed in (0, 1):
+        write(made_up(20, seed=seed), tmp_path / f"game-{seed}.npz")
+    groups = [[tmp_path / f"game-{seed}.npz"] for seed in (0, 1)]
+    written = explain(groups, tmp_path / "out", parts=("explorer",))
+    assert [path.name for path in written] == ["explorer.html"]

@@ -239,6 +239,11 @@ def test_resume_of_another_variant(here, capsys):
 
 
 EVALUATE = [
+    (["--mode", "explain", "--frames", "3,9x"], "'9x' is no frame"),
+    (["--mode", "explain", "--frames", "99999"], "not within 0-10000"),
+    (["--mode", "explain", "--width", "1"], "--width 1: from 2.5"),
+    (["--mode", "explain", "--drawing", "fog"], "--drawing"),
+    (["--no-title"], "are for --mode explain"),
     (["--nonsense"], "nonsense"),
     (["--mode", "upside-down"], "--mode"),
     (["--branch", "middle"], "--branch"),

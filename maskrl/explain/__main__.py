@@ -16,14 +16,17 @@ from maskrl.explain import report
 
 def pairs(paths: list[pathlib.Path]) -> list[list[pathlib.Path]]:
     """Every recording, together with that of its inverted play."""
-    inverted = {path.with_name(path.name.replace("-normal", "-inverse")) for path in paths}
-    beside = (inverted & set(paths)) - {path for path in paths if "-normal" in path.name}
-    groups = []
-    for path in paths:
-        if path not in beside:
-            other = path.with_name(path.name.replace("-normal", "-inverse"))
-            groups.append([path, other] if other in beside else [path])
-    return groups
+    other = {
+        path: path.with_name(path.name.replace("-normal", "-inverse"))
+        for path in paths
+        if "-normal" in path.name
+    }
+    beside = set(other.values()) & set(paths)
+    return [
+        [path, other[path]] if other.get(path) in beside else [path]
+        for path in paths
+        if path not in beside
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,17 +1,30 @@
-"""Checkpoints of runs and agents (Orbax).
+"""Checkpoints of runs and agents (Orbax), checked whenever they are read.
 
 A run's folder:
 
-    config.json   metrics.csv   events.out.tfevents.*
+    config.json   metrics.csv   events.out.tfevents.*   run.lock
     checkpoints/<agent steps>/   everything that going on needs; the newest two are kept
-    best/                        an agent folder: the best by evaluation
+    best/                        an agent's folder: the best by evaluation
 
-An agent's folder is what `evaluate.py` takes: `agent.json` (`AgentInfo`) and `params/`.
+An agent's folder is what `evaluate.py` takes: `agent.json` and `params/`, which Orbax writes.
+`agent.json` has the fields of `AgentInfo`, the name and the SHA-256 of every part (`params`; in a
+checkpoint, which is an agent's folder too, also `training`), and a SHA-256 of all this. It is
+written last, when everything else is on disk: what it names is whole. Orbax itself checks nothing
+of what it reads: most flipped bits would become other numbers.
+
+    python -m maskrl.checkpoint FOLDER...    adds checksums to what earlier versions wrote
 """
 
+import contextlib
 import dataclasses
+import fcntl
+import hashlib
+import itertools
 import json
 import pathlib
+import shutil
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -20,12 +33,27 @@ import orbax.checkpoint as ocp
 
 from maskrl import files
 from maskrl.agent import Agent, AgentSpec, make_agent
+from maskrl.cli import Parser
 from maskrl.config import CORES, FRAMES, MASKS
-from maskrl.errors import UserError
+from maskrl.errors import UserError, exit_on_user_error
 from maskrl.types import Params
 
 RUNS = pathlib.Path("runs")  # where runs are, unless told otherwise
-CHECKPOINTS, BEST, CONFIG, AGENT = "checkpoints", "best", "config.json", "agent.json"
+CHECKPOINTS, BEST, CONFIG, AGENT, LOCK = (
+    *("checkpoints", "best", "config.json", "agent.json"),
+    "run.lock",
+)
+PARAMS, TRAINING = "params", "training"  # the parts
+KEEP = 2  # checkpoints
+_DAMAGED = ".damaged"  # the end of a checkpoint's name once it was found damaged
+
+
+class Damaged(UserError):
+    """Something that was saved is not whole, or not what was saved."""
+
+
+class SaveError(UserError):
+    """Something could not be saved."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,136 +65,171 @@ class AgentInfo(AgentSpec):
     score: float | None = None  # mean of the evaluation that chose it
 
 
-def _first_host(name: str) -> ocp.options.MultiprocessingOptions:
-    """Orbax without its barriers: the first host alone has everything, and reads and writes it."""
-    return ocp.options.MultiprocessingOptions(
-        primary_host=0, active_processes={0}, barrier_sync_key_prefix=name
-    )
-
-
 class Checkpointer:
-    """A run's checkpoints: written in the background, each whole or not at all.
+    """A run's checkpoints; each is there whole or not at all.
 
     Of several hosts only the first has one.
     """
 
     def __init__(self, run: pathlib.Path):
-        folder = (run / CHECKPOINTS).absolute()
-        folder.mkdir(exist_ok=True)
-        self._manager = ocp.CheckpointManager(
-            folder,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=2,
-                create=False,
-                enable_async_checkpointing=True,
-                multiprocessing_options=_first_host("run"),
-            ),
-        )
+        self.folder = (run / CHECKPOINTS).absolute()
+
+    def clean(self) -> None:
+        """Makes the folder, and removes what interrupted saves left in it.
+
+        Raises:
+          UserError: it cannot be made.
+        """
+        try:
+            self.folder.mkdir(exist_ok=True)
+            for path in self.folder.iterdir():
+                if path.suffix in (".part", ".old") or ".orbax-checkpoint-tmp" in path.name:
+                    shutil.rmtree(path)
+        except OSError as error:
+            raise UserError(f"cannot use {self.folder}: {error.strerror}") from error
 
     def save(self, agent_steps: int, params: Params, training: Any, info: AgentInfo) -> None:
-        """Starts to save; `params` and `training` are trees of NumPy arrays."""
-        if agent_steps in self._manager.all_steps():
-            return
-        self._manager.save(
-            agent_steps,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(params),
-                training=ocp.args.StandardSave(training),
-                info=ocp.args.JsonSave(dataclasses.asdict(info)),
-            ),
-        )
+        """Returns when everything is on disk; then older checkpoints but the newest go.
 
-    def restore(self, params: Params, training: Any) -> tuple[int, Params, Any]:
-        """(agent steps, parameters, training state) of the newest checkpoint.
+        Args:
+          params, training: trees of NumPy arrays.
+
+        Raises:
+          SaveError: it cannot be written, or has numbers that are not finite; what was there
+            still is.
+        """
+        folder = self.folder / str(agent_steps)
+        if (folder / AGENT).exists():
+            return
+        with _said(folder), files.whole(folder) as partial:
+            partial.mkdir()
+            _write(partial, info, {PARAMS: params, TRAINING: training})
+        whole = [step for step in self.steps() if (self.folder / str(step) / AGENT).exists()]
+        for step in whole[:-KEEP]:
+            shutil.rmtree(self.folder / str(step), ignore_errors=True)
+
+    def steps(self) -> list[int]:
+        """The agent steps of all checkpoints, damaged ones too, in order.
+
+        Raises:
+          UserError: the folder cannot be read.
+        """
+        try:
+            return sorted(
+                int(path.name)
+                for path in self.folder.iterdir()
+                if path.name.isascii() and path.name.isdigit() and path.is_dir() and _any(path)
+            )
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {self.folder}: {_first_line(error)}") from error
+
+    def restore(self, params: Params, training: Any) -> tuple[int, Params, Any] | None:
+        """(agent steps, parameters, training state) of the newest whole checkpoint.
+
+        Newer ones, which are damaged, are renamed: they shall not count among the newest.
 
         Args:
           params, training: trees of the shapes to expect.
 
+        Returns:
+          None if nothing was saved yet.
+
         Raises:
-          UserError: there is none, or it has other shapes.
+          UserError: all are damaged, or of other shapes.
         """
-        step = self._newest()
-        saved = _restore(
-            self._manager,
-            step,
-            params=ocp.args.StandardRestore(params),
-            training=ocp.args.StandardRestore(training),
+        if not self.steps():
+            return None
+        step, saved = self._newest_whole(
+            lambda folder: _read(folder, {PARAMS: params, TRAINING: training})[1]
         )
-        check_shapes(saved["params"], params, self._manager.directory)
-        return step, saved["params"], saved["training"]
+        for newer in self.steps():
+            if newer > step:
+                aside = self.folder / f"{newer}{_DAMAGED}"
+                shutil.rmtree(aside, ignore_errors=True)
+                (self.folder / str(newer)).rename(aside)
+        return step, saved[PARAMS], saved[TRAINING]
 
     def restore_agent(self, precision: str = "float32") -> tuple[Agent, Params, AgentInfo]:
-        """Only what acting needs of the newest checkpoint; errors as in `restore`."""
-        step = self._newest()
-        saved = _restore(self._manager, step, info=ocp.args.JsonRestore())
-        info = AgentInfo(**saved["info"])
-        agent, expected = _blank(info, precision)
-        saved = _restore(self._manager, step, params=ocp.args.StandardRestore(expected))
-        check_shapes(saved["params"], expected, self._manager.directory)
-        return agent, saved["params"], info
+        """Only what acting needs of the newest whole checkpoint.
 
-    def _newest(self) -> int:
-        step = self._manager.latest_step()
-        if step is None:
-            raise UserError(f"{self._manager.directory} holds no checkpoint: train longer")
-        return step
+        Raises:
+          UserError: there is none, or none that is whole.
+        """
+        if not self.steps():
+            raise UserError(f"{self.folder} holds no checkpoint: train longer")
+        return self._newest_whole(lambda folder: _load(folder, precision))[1]
 
-    def close(self) -> None:
-        """Waits until everything is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+    def _newest_whole(self, read: Any) -> tuple[int, Any]:
+        """(agent steps, what `read(folder)` returns) of the newest that it can read."""
+        damaged: list[UserError] = []
+        for step in reversed(self.steps()):
+            try:
+                content = read(self.folder / str(step))
+            except UserError as error:
+                damaged.append(error)
+                continue
+            for error in damaged:
+                print(f"{error}: taking the checkpoint of step {step}", file=sys.stderr)
+            return step, content
+        raise damaged[0]
 
 
-def _restore(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
+@contextlib.contextmanager
+def locked(run: pathlib.Path) -> Iterator[None]:
+    """Holds the run: nobody else trains it inside. The system lets go, however a process ends.
+
+    Raises:
+      UserError: somebody else does, or the folder cannot be written.
+    """
     try:
-        return manager.restore(step, args=ocp.args.Composite(**items))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(f"{manager.directory}/{step}", error) from error
+        file = open(run / LOCK, "a")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"cannot write in {run}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is training {run}") from error
+        except OSError as error:  # a file system without locks
+            print(f"cannot lock {run} ({error.strerror}): train it once only", file=sys.stderr)
+        yield
 
 
 def check_shapes(saved: Params, expected: Params, path: Any) -> None:
-    """Raises UserError unless both trees have the same names and shapes."""
-    found, wanted = _shapes(saved), _shapes(expected)
+    """Raises Damaged unless both trees have the same names and shapes."""
+    found, wanted = ({n: x.shape for n, x in _arrays(t).items()} for t in (saved, expected))
     if found != wanted:
         name = sorted(set(found.items()) ^ set(wanted.items()))[0][0]
-        raise UserError(
+        raise Damaged(
             f"{path} holds an agent of another shape: {name} is {found.get(name, 'absent')}, "
             f"not {wanted.get(name, 'absent')}"
         )
 
 
-def _shapes(tree: Any, prefix: str = "") -> dict[str, tuple[int, ...]]:
-    if not isinstance(tree, dict):
-        return {prefix: tuple(np.shape(tree))}
-    return {k: v for n, t in tree.items() for k, v in _shapes(t, f"{prefix}/{n}").items()}
-
-
 def save_agent(folder: pathlib.Path, params: Params, info: AgentInfo) -> None:
-    """Writes an agent's folder; one that is there is replaced only once the new one is whole.
+    """Writes an agent's folder; one that is there is replaced in one instant.
 
     Raises:
-      UserError: the folder cannot be made.
+      SaveError: it cannot be written, or has numbers that are not finite; what was there still is.
     """
     folder = folder.absolute()
-    with files.whole(folder) as partial:
-        partial.mkdir()
-        with ocp.StandardCheckpointer(multiprocessing_options=_first_host("agent")) as checkpointer:
-            checkpointer.save(partial / "params", params)
-        # Orbax's marker, which holds this machine's path; no reader asks for it, and agents travel.
-        (partial / "params" / "commit_success.txt").unlink(missing_ok=True)
-        (partial / AGENT).write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+    with _said(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder, info, {PARAMS: params})
 
 
 def score_of(folder: pathlib.Path) -> float | None:
     """The score that chose the agent in this folder; None if there is none."""
     try:
-        return float(json.loads((folder / AGENT).read_text())["score"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return _describe(folder)[0].score
+    except UserError:
         return None
 
 
 def load_agent(folder: pathlib.Path, precision: str = "float32") -> tuple[Agent, Params, AgentInfo]:
-    """Reads an agent's folder, or a run's: its best agent, else its newest checkpoint.
+    """Reads an agent's folder, or a run's: its best agent, else its newest whole checkpoint.
 
     Args:
       precision: with which the agent computes, see `make_agent`.
@@ -174,69 +237,280 @@ def load_agent(folder: pathlib.Path, precision: str = "float32") -> tuple[Agent,
     Raises:
       UserError: no agent there, damaged, or of another shape.
     """
-    if (folder / CONFIG).exists():
-        if not (folder / BEST).exists():
-            checkpointer = Checkpointer(folder)
-            try:
-                return checkpointer.restore_agent(precision)
-            finally:
-                checkpointer.close()
+    if _exists(folder / CONFIG):
+        if not _exists(folder / BEST / AGENT):
+            return Checkpointer(folder).restore_agent(precision)
         folder = folder / BEST
     try:
-        info = AgentInfo(**json.loads((folder / AGENT).read_text()))
-        _check_info(info)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is neither a run nor an agent") from error
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{folder / AGENT} is damaged: {error}") from error
-    agent, expected = _blank(info, precision)
+        return _load(folder, precision)
+    except Damaged:
+        # A run may have replaced its best agent meanwhile, and only then.
+        return _load(folder, precision)
+
+
+def newest_run(
+    runs: pathlib.Path, game: str | None = None, *, saved: bool = True
+) -> pathlib.Path | None:
+    """The run below `runs` that saved last (of this game, if one is named); None without any.
+
+    Args:
+      saved: whether only runs with a checkpoint count; of others, their start does.
+    """
+    times = {}
+    for path in runs.glob(f"*/{CONFIG}"):
+        folder = path.parent / CHECKPOINTS
+        with contextlib.suppress(OSError, UserError):
+            if Checkpointer(path.parent).steps():
+                times[path.parent] = folder.stat().st_mtime
+            elif not saved:
+                times[path.parent] = path.stat().st_mtime
+    found = [run for run in times if game is None or _game_of(run) == game]
+    return max(found, key=times.__getitem__, default=None)
+
+
+def _game_of(run: pathlib.Path) -> str | None:
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            saved = checkpointer.restore((folder / "params").absolute(), expected)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return files.read_json(run / CONFIG)["config"]["game"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _load(folder: pathlib.Path, precision: str) -> tuple[Agent, Params, AgentInfo]:
+    """An agent's folder, or a checkpoint's."""
+    info, _ = _describe(folder)
+    try:
+        agent = make_agent(info, precision)
+        shapes = jax.eval_shape(agent.init_params, jax.random.PRNGKey(0))
+    except (ValueError, TypeError, OverflowError) as error:
         raise _damaged(folder, error) from error
-    check_shapes(saved, expected, folder)
-    return agent, saved, info
+    blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    info, saved = _read(folder, {PARAMS: blank})
+    return agent, saved[PARAMS], info
+
+
+def _write(folder: pathlib.Path, info: AgentInfo, parts: dict[str, Any]) -> None:
+    """Writes the parts, then `agent.json`, and removes what it does not name any more."""
+    content = dataclasses.asdict(info) | {"parts": {}}
+    try:
+        for name, tree in parts.items():
+            digest = _digest(tree)
+            names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+            path = next(folder / n for n in names if not (folder / n).exists())
+            content["parts"][name] = {"folder": path.name, "sha256": digest}
+            with files.whole(path) as partial:
+                with ocp.StandardCheckpointer(multiprocessing_options=_alone(name)) as orbax:
+                    orbax.save(partial, tree)
+                # Orbax's marker, which holds this machine's path; no reader asks for it, and
+                # agents travel.
+                (partial / "commit_success.txt").unlink(missing_ok=True)
+        files.write(folder / AGENT, _sealed(content))
+        keep = {part["folder"] for part in content["parts"].values()}
+    except BaseException:
+        keep = _named(folder)
+        raise
+    finally:
+        for path in folder.iterdir():
+            if path.is_dir() and path.name not in keep:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _named(folder: pathlib.Path) -> set[str]:
+    """The parts' folders that `agent.json` names."""
+    try:
+        return {part["folder"] for part in _describe(folder)[1].values()}
+    except UserError:
+        return set()
+
+
+def _sealed(content: dict[str, Any]) -> str:
+    """The text of `agent.json`: the content, and its SHA-256."""
+    return json.dumps(content | {"sha256": _digest_of_json(content)}, indent=2) + "\n"
+
+
+def _digest_of_json(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _describe(folder: pathlib.Path) -> tuple[AgentInfo, dict[str, dict[str, str]]]:
+    """(description, parts) in `agent.json`, checked.
+
+    Raises:
+      UserError: it is missing, or damaged.
+    """
+    path = folder / AGENT
+    try:
+        content = files.read_json(path)
+        if not isinstance(content, dict):
+            raise ValueError("no description of an agent")
+        if "sha256" not in content:
+            raise Damaged(
+                f"{path} has no checksums; if it is an earlier version's, and not damaged: "
+                f"python -m maskrl.checkpoint {folder}"
+            )
+        if content.pop("sha256") != _digest_of_json(content):
+            raise ValueError("it does not agree with its checksum")
+        parts = content.pop("parts")
+        info = AgentInfo(**content)
+        _check_info(info)
+        for part in parts.values():
+            if pathlib.PurePath(part["folder"]).name != part["folder"]:
+                raise ValueError(f"{part['folder']!r} is not in its folder")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if _exists(folder / "info" / "metadata"):
+            raise Damaged(
+                f"{folder} has no checksums; if it is an earlier version's, and not damaged: "
+                f"python -m maskrl.checkpoint {folder.parent.parent}"
+            ) from error
+        if folder.parent.name == CHECKPOINTS:
+            raise Damaged(f"cannot restore {folder} (no {AGENT})") from error
+        raise UserError(f"{folder} is neither a run nor an agent") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Damaged(f"{path} is damaged: {_first_line(error)}") from error
+    return info, parts
+
+
+def _read(folder: pathlib.Path, expected: dict[str, Any]) -> tuple[AgentInfo, dict[str, Any]]:
+    """(description, trees) of the expected parts and shapes, checked.
+
+    Raises:
+      UserError: something is missing, damaged, or of another shape.
+    """
+    info, parts = _describe(folder)
+    saved = {}
+    for name, tree in expected.items():
+        try:
+            path, digest = folder / parts[name]["folder"], parts[name]["sha256"]
+            with ocp.StandardCheckpointer(multiprocessing_options=_alone(name)) as orbax:
+                saved[name] = orbax.restore(path.absolute(), tree)
+            check_shapes(saved[name], tree, folder)
+            if _digest(saved[name]) != digest:
+                raise ValueError(f"{name} do not agree with their checksum")
+        except UserError:
+            raise
+        except Exception as error:  # what Orbax raises for damage is any kind
+            raise _damaged(folder, error) from error
+    return info, saved
+
+
+def _arrays(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    """The arrays of nested dicts, by path."""
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        return {prefix: np.asarray(tree)}
+    return {k: v for n, t in tree.items() for k, v in _arrays(t, f"{prefix}/{n}").items()}
+
+
+def _digest(tree: Any) -> str:
+    """SHA-256 of every array's path, type, shape and bytes.
+
+    Raises:
+      ValueError: a number is not finite.
+    """
+    digest = hashlib.sha256()
+    for name, array in sorted(_arrays(tree).items()):
+        if not np.all(np.isfinite(array)):
+            raise ValueError(f"{name} has numbers that are not finite")
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _check_info(info: AgentInfo) -> None:
     """Raises ValueError unless every field is of its type and among its choices."""
     types = {"num_actions": int, "agent_steps": int, "score": float | int | None}
     for name, value in dataclasses.asdict(info).items():
-        if not isinstance(value, types.get(name, str)):
+        if not isinstance(value, types.get(name, str)) or isinstance(value, bool):
             raise ValueError(f"{name} is {value!r}")
+    if not (0 < info.num_actions <= 18 and 0 <= info.agent_steps < 2**63):
+        raise ValueError(f"{info.num_actions} actions, {info.agent_steps} agent steps")
     choices = {"mask": MASKS, "core": CORES, "frames": FRAMES}
     for name, allowed in choices.items():
         if getattr(info, name) not in allowed:
             raise ValueError(f"{name} is {getattr(info, name)!r}")
 
 
-def newest_run(runs: pathlib.Path, game: str | None = None) -> pathlib.Path | None:
-    """The run below `runs` that saved last (of this game, if one is named); None without any."""
-    saved = [
-        path.parent.parent
-        for path in runs.glob(f"*/{CHECKPOINTS}/*")
-        if path.name.isdigit() and (path.parent.parent / CONFIG).exists()
-    ]
-    if game is not None:
-        saved = [run for run in saved if _game_of(run) == game]
-    return max(saved, key=lambda run: (run / CHECKPOINTS).stat().st_mtime, default=None)
+def _alone(name: str) -> ocp.options.MultiprocessingOptions:
+    """Orbax without its barriers: the first host alone has everything, and reads and writes it."""
+    return ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix=name
+    )
 
 
-def _game_of(run: pathlib.Path) -> str | None:
+@contextlib.contextmanager
+def _said(folder: pathlib.Path) -> Iterator[None]:
+    """Whatever saving raises, as a SaveError."""
     try:
-        return json.loads((run / CONFIG).read_text())["config"]["game"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        yield
+    except Exception as error:  # what Orbax raises for a full disk is any kind
+        raise SaveError(f"cannot save {folder}: {_first_line(error)}") from error
 
 
-def _blank(info: AgentInfo, precision: str = "float32") -> tuple[Agent, Params]:
-    """The agent of this description, and zeros of its parameters' shapes."""
-    agent = make_agent(info, precision)
-    shapes = jax.eval_shape(agent.init_params, jax.random.PRNGKey(0))
-    return agent, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+def _damaged(path: object, error: Exception) -> Damaged:
+    return Damaged(f"cannot restore {path} (damaged, or of another shape): {_first_line(error)}")
 
 
-def _damaged(path: object, error: Exception) -> UserError:
+def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return UserError(f"cannot restore {path} (damaged, or of another shape): {lines[0]}")
+    return lines[0][:300]
+
+
+def _exists(path: pathlib.Path) -> bool:
+    """Also where the path is none at all: too long, with a NUL, below a file."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _any(folder: pathlib.Path) -> bool:
+    return next(folder.iterdir(), None) is not None
+
+
+def seal(folder: pathlib.Path) -> None:
+    """Adds checksums to an agent or a checkpoint of an earlier version, as it is now.
+
+    Raises:
+      UserError: it is none, or cannot be read or written.
+    """
+    path = folder / AGENT
+    try:
+        content = files.read_json(path if _exists(path) else folder / "info" / "metadata")
+        if "sha256" in content:
+            raise ValueError("it has checksums, which do not agree")
+        info = AgentInfo(**content)
+        _check_info(info)
+        content = dataclasses.asdict(info) | {"parts": {}}
+        for name in (PARAMS, TRAINING):
+            if name == TRAINING and not (folder / name).exists():
+                continue
+            with ocp.StandardCheckpointer(multiprocessing_options=_alone(name)) as orbax:
+                tree = orbax.restore((folder / name).absolute())
+            content["parts"][name] = {"folder": name, "sha256": _digest(tree)}
+        files.write(path, _sealed(content))
+    except Exception as error:
+        raise UserError(f"cannot read {folder}: {_first_line(error)}") from error
+    print(f"{folder}: sealed")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = Parser("maskrl.checkpoint", "Adds checksums to what earlier versions wrote.")
+    parser.add_argument("folder", type=pathlib.Path, nargs="+", help="an agent's or a run's")
+    with exit_on_user_error("maskrl.checkpoint"):
+        for folder in parser.parse_args(argv).folder:
+            steps = Checkpointer(folder).steps() if _exists(folder / CONFIG) else []
+            parts = [folder / CHECKPOINTS / str(step) for step in steps]
+            parts += [folder / BEST] * _exists(folder / BEST / AGENT)
+            for part in parts or [folder]:
+                try:
+                    _describe(part)
+                except UserError:
+                    seal(part)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The one error that a user can cause, and how an entry point ends on it."""
+"""The errors that end a program in one line, and how an entry point ends on them."""
 
 import contextlib
 import sys
@@ -8,12 +8,26 @@ from collections.abc import Iterator
 class UserError(Exception):
     """Something the user can mend; the message is one line that says how."""
 
+    exit_code = 2
+
+
+class Fault(UserError):
+    """Something outside failed, an environment or a disk; what could be saved is."""
+
+    exit_code = 1
+
 
 @contextlib.contextmanager
 def exit_on_user_error(program: str) -> Iterator[None]:
-    """Turns a `UserError` into one line on stderr and exit code 2, without a traceback."""
+    """Turns a `UserError` into one line on stderr and its exit code, without a traceback."""
     try:
         yield
     except UserError as error:
-        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def one_line(error: Exception) -> str:
+    """What the error says, in one line that can be printed."""
+    text = " ".join(str(error).split())
+    return "".join(c if c.isprintable() else "?" for c in text) or type(error).__name__

@@ -1,6 +1,7 @@
 """Plays whole games with an agent: scores, and recordings."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from maskrl.agent import Agent, AgentSpec
 from maskrl.config import EPISODE_STEPS
-from maskrl.devices import Devices
+from maskrl.devices import Devices, threads
 from maskrl.envs import Environments, action_names, environment_seed, num_actions
 from maskrl.errors import UserError
 from maskrl.networks import Interventions, NetworkOutput, what_if
@@ -86,21 +87,30 @@ class Player:
         count = min(episodes, MAX_ENVIRONMENTS)
         self._share = np.full(count, episodes // count) + (np.arange(count) < episodes % count)
         self._devices = Devices(count, alone=True)
-        self._choose = _chooser(agent, self._devices, how)
+        self._start = _chooser(agent, self._devices, how)
 
     def play(self, params: Params, *, progress: bool = False) -> Games:
         """Plays the games, the same ones every time, with these parameters (NumPy)."""
         devices, count = self._devices, len(self._share)
-        key = np.asarray(jax.random.PRNGKey(self._how.seed))
-        choose = functools.partial(self._choose, *devices.replicate((params, key)))
+        choose = self._start(params)
         # While the network chooses for one table, the environments of the other are stepped.
-        tables = [
-            _Table(self._agent, devices, choose, ids, self._share[ids], self._how)
-            for ids in np.array_split(np.arange(count), min(count // devices.count, 2))
-        ]
-        with tqdm(
-            total=self._episodes, unit=" games", disable=not progress, miniters=0, mininterval=0.5
-        ) as bar:
+        parts = np.array_split(np.arange(count), min(count // devices.count, 2))
+        with contextlib.ExitStack() as stack:
+            tables = [
+                stack.enter_context(
+                    _Table(self._agent, self._how, devices, choose, ids, self._share[ids])
+                )
+                for ids in parts
+            ]
+            bar = stack.enter_context(
+                tqdm(
+                    total=self._episodes,
+                    unit=" games",
+                    disable=not progress,
+                    miniters=0,
+                    mininterval=0.5,
+                )
+            )
             playing, previous = list(tables), None
             while playing:
                 for table in list(playing):
@@ -142,17 +152,18 @@ def play(
 class _Table:
     """Some of an evaluation's environments, each with its share of the games.
 
-    `receive`, then `choose`, then `send`, over and over until `rows` is empty.
+    `receive`, then `choose`, then `send`, over and over until `rows` is empty. The environments end
+    with the `with` block.
     """
 
     def __init__(
         self,
         agent: Agent,
+        how: How,
         devices: Devices,
         choose: Callable,
         ids: np.ndarray,
         share: np.ndarray,
-        how: How,
     ):
         first, size = int(ids[0]), _round_up(len(ids), devices.count)
         self.envs = Environments(
@@ -161,6 +172,7 @@ class _Table:
             environment_seed(how.seed) + first,
             rgb=agent.spec.frames == "rgb",
             max_episode_steps=how.max_episode_steps,
+            threads=threads(1),  # while the other table's actions are computed
         )
         self._devices, self._choose = devices, choose
         self._share = np.pad(share, (0, size - len(ids)))
@@ -195,8 +207,6 @@ class _Table:
             every[self.rows] = stepped
         left = [len(self.scores[i]) < self._share[i] for i in self.rows]
         self.rows = self.rows[left]
-        if not len(self.rows):
-            self.envs.close()
 
     def choose(self) -> None:
         """Dispatches the choice of the next actions."""
@@ -210,23 +220,34 @@ class _Table:
             self.envs.send(self._devices.merge(self._action)[self.rows], self.rows)
             self._action = None
 
+    def __enter__(self) -> "_Table":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.envs.close()
+
 
 def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
 def _chooser(agent: Agent, devices: Devices, how: How) -> Callable:
-    """`(params, key, state, timestep, playing) -> (state, action)`, split over the devices.
+    """Compiles `start(params) -> choose`, and that `choose(state, timestep, playing) -> (state,
+    action)`, split over the devices.
 
     Only the rows that are `playing`, bool [B], count; the others' states and actions are arbitrary.
     """
     if how.mode == "random":
-        rng = np.random.default_rng(how.seed)
-        actions = agent.spec.num_actions
-        return lambda params, key, state, timestep, playing: (
-            state,
-            devices.split(rng.integers(actions, size=len(playing))),
-        )
+
+        def start_random(params: Params) -> Callable:
+            rng = np.random.default_rng(how.seed)
+            actions = agent.spec.num_actions
+            return lambda state, timestep, playing: (
+                state,
+                devices.split(rng.integers(actions, size=len(playing))),
+            )
+
+        return start_random
     interventions = how.interventions(agent.spec)
 
     def step(params, state, timestep, key):
@@ -255,10 +276,16 @@ def _chooser(agent: Agent, devices: Devices, how: How) -> Callable:
 
     compiled = devices.compile(step_playing)
 
-    def choose(params, key, state: ActorState, timestep: TimeStep, playing: np.ndarray):
-        return compiled(params, state, devices.split(timestep), key, devices.split(playing))
+    def start(params: Params) -> Callable:
+        key = np.asarray(jax.random.PRNGKey(how.seed))
+        params, key = devices.replicate((params, key))
 
-    return choose
+        def choose(state: ActorState, timestep: TimeStep, playing: np.ndarray):
+            return compiled(params, state, devices.split(timestep), key, devices.split(playing))
+
+        return choose
+
+    return start
 
 
 def check_actions(spec: AgentSpec) -> None:
@@ -311,9 +338,10 @@ def record(
     # A gigabyte of a long game, so never held twice; what is not written takes no memory.
     frames = np.empty((how.max_episode_steps + 1, 210, 160, 3), np.uint8)
     state = agent.init_state(np.arange(1))
-    row = envs.reset()
-    shown = row if colour is envs else colour.reset()
-    with tqdm(unit=" steps", disable=not progress, dynamic_ncols=True) as bar:
+    bar = tqdm(unit=" steps", disable=not progress, dynamic_ncols=True)
+    with bar, contextlib.closing(envs), contextlib.closing(colour):
+        row = envs.reset()
+        shown = row if colour is envs else colour.reset()
         while True:
             state, action, said = look(params, state, row.timestep, key)
             action = np.asarray(action)
@@ -341,8 +369,6 @@ def record(
             shown = row if colour is envs else colour.recv()
             kept["reward"].append(row.timestep.reward[0])
             bar.update()
-    for pool in {envs, colour}:
-        pool.close()
     return Recording(
         game=spec.game,
         agent=name,

@@ -1,12 +1,16 @@
-"""How a file comes to be whole, or not at all."""
+"""How a file comes to be whole, or not at all; and JSON, read within bounds."""
 
 import contextlib
+import json
 import os
 import pathlib
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 from maskrl.errors import UserError
+
+MAX_JSON = 2**24  # bytes; the result of 10,000 games has some 200,000
 
 
 @contextlib.contextmanager
@@ -47,6 +51,29 @@ def write(path: pathlib.Path, text: str) -> None:
     """Writes a text, UTF-8; see `whole`."""
     with whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+      OSError: no such file, or it cannot be read.
+      ValueError: anything else: not JSON, too large, too deep, with NaN or infinity.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("not a file")
+    with open(path, "rb") as file:
+        content = file.read(MAX_JSON + 1)
+    if len(content) > MAX_JSON:
+        raise ValueError("too large")
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no number")
+
+    try:
+        return json.loads(content, parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError("too deep") from error
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -146,7 +146,7 @@ def test_missing_parameters(tmp_path):
 
 def make_run(folder, game, seconds):
     """A run's folder, as far as looking for the newest one goes."""
-    (folder / "checkpoints" / "100").mkdir(parents=True)
+    (folder / "checkpoints" / "100" / "params").mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"config": {"game": game}}))
     os.utime(folder / "checkpoints", (seconds, seconds))
 

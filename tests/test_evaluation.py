@@ -134,6 +134,35 @@ def test_a_player_is_compiled_once():
     assert not compiled
 
 
+@pytest.mark.parametrize("mode", ["normal", "random"])
+def test_environments_end_with_the_games(monkeypatch, mode):
+    """Also where something fails while they step; the next games are the same, from the start."""
+    closed = []
+    close = evaluation.Environments.close
+    monkeypatch.setattr(
+        evaluation.Environments, "close", lambda self: (closed.append(self), close(self))
+    )
+    agent, params = agent_and_params()
+    how = How(sample=True, seed=3, max_episode_steps=20, mode=mode)
+    player = evaluation.Player(agent, 3, how)
+    first = player.play(params)
+    assert len(set(closed)) == 2
+    with monkeypatch.context() as broken:
+        broken.setattr(evaluation._Table, "choose", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            player.play(params)
+        assert len(set(closed)) == 4
+        broken.setattr(evaluation.Environments, "send", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            evaluation.record(agent, params, how, name="here", agent_steps=0)
+    assert len(set(closed)) == 6
+    again = player.play(params)
+    assert (again.scores.tolist(), again.lengths.tolist()) == (
+        first.scores.tolist(),
+        first.lengths.tolist(),
+    )
+
+
 def test_random_mode():
     """Needs no parameters; the seed decides; it scores like random play (1.2 in the paper)."""
     agent = agent_with(mask="none", core="none")

@@ -9,7 +9,6 @@ import contextlib
 import pathlib
 from collections.abc import Iterable, Iterator
 
-import imageio_ffmpeg
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
@@ -57,6 +56,8 @@ def write_mp4(
     Raises:
       UserError: the file cannot be written.
     """
+    import imageio_ffmpeg  # figures and the explorer, which need this module's words, do without
+
     path = pathlib.Path(path)
     screen = _Screen(recording, layers)
     images = _progress(screen.images(range(len(recording))), len(recording), path)

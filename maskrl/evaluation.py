@@ -87,8 +87,18 @@ class Player:
         self._devices = Devices(count, alone=True)
         self._choose = _chooser(agent, self._devices, how)
 
-    def play(self, params: Params, *, progress: bool = False) -> Games:
-        """Plays the games, the same ones every time, with these parameters (NumPy)."""
+    def play(
+        self,
+        params: Params,
+        *,
+        progress: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Games:
+        """Plays the games, the same ones every time, with these parameters (NumPy).
+
+        Raises:
+          KeyboardInterrupt: `stopped()` has become true.
+        """
         devices, count = self._devices, len(self._share)
         key = np.asarray(jax.random.PRNGKey(self._how.seed))
         choose = functools.partial(self._choose, *devices.replicate((params, key)))
@@ -102,6 +112,8 @@ class Player:
         ) as bar:
             playing, previous = list(tables), None
             while playing:
+                if stopped():
+                    raise KeyboardInterrupt
                 for table in list(playing):
                     table.receive()
                     if not len(table.rows):

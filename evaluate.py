@@ -4,11 +4,13 @@
     python evaluate.py --agent runs/Breakout-both-0 --episodes 10
     python evaluate.py --mode explain
     python evaluate.py --mode table
+    python evaluate.py --mode study --agent AGENT [AGENT ...]
 
 The agent is the newest run's best, or one that comes with the project (`agents/`).
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import sys
@@ -25,7 +27,15 @@ from maskrl.errors import UserError, exit_on_user_error
 from maskrl.evaluation import BRANCHES, How, Player
 from maskrl.explain import report
 from maskrl.explain.frames import numbers
+from maskrl.study import report as study_report
+from maskrl.study import run
+from maskrl.study.collect import collect
+from maskrl.study.controls import CONTROLS, NEEDS_KNOWN, controlled
+from maskrl.study.run import Budget, Subject
 
+KNOWN_GAMES = 5  # whose masks `mean` and `other` take
+# Flags of a study's budget, beside --episodes and --max-episode-steps.
+STUDY_FLAGS = {"frames": "moments", "games": "games", "sanity": "sanity", "seed": "study-seed"}
 AGENTS, RESULTS = pathlib.Path("agents"), pathlib.Path("results")
 
 
@@ -33,14 +43,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = Parser("evaluate.py", __doc__)
     add = parser.add_argument
-    add("--agent", type=pathlib.Path, help="a run's or an agent's folder [the newest run]")
+    add(
+        "--agent",
+        type=pathlib.Path,
+        nargs="+",
+        help="a run's or an agent's folder, to study several [the newest run]",
+    )
     add("--game", help="the newest run of this game; with --mode random, no agent is needed")
     add(
         "--mode",
-        choices=("normal", "inverse", "random", "explain", "table"),
+        choices=("normal", "inverse", *CONTROLS, "random", "explain", "table", "study"),
         default="normal",
         help="inverse: 1 - M; random: uniform actions; explain: recordings, videos, figures and "
-        "the explorer; table: the paper's tables of all results",
+        "the explorer; table: the paper's tables of all results; study: do the masks explain?; "
+        "the others are the study's controls (maskrl.study.controls)",
     )
     add(
         "--branch",
@@ -61,8 +77,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     report.add_flags(parser)
     add("--output", type=pathlib.Path, help="file or, to explain, folder [a new one in results/]")
+    for field in dataclasses.fields(Budget):
+        if field.name in STUDY_FLAGS:
+            flag = "--" + STUDY_FLAGS[field.name]
+            add(flag, type=int, help=f"to study: {field.name} per agent [{field.default}]")
     args = parser.parse_args(argv)
-    explaining = args.mode == "explain"
+    explaining, studying = args.mode == "explain", args.mode == "study"
+    args.agents = args.agent or []
+    if len(args.agents) > 1 and not studying:
+        raise UserError("several agents are for --mode study")
+    args.agent = args.agents[0] if args.agents else None
+    if studying:
+        return args
     args.branch = args.branch or ("both" if explaining else "policy")
     args.episodes = (1 if explaining else 100) if args.episodes is None else args.episodes
     drawing = report.options(args)  # what is wrong with them is said before the games
@@ -125,7 +151,14 @@ def how(args: argparse.Namespace, mode: str, seed: int, branch: str) -> How:
 def evaluate(args: argparse.Namespace) -> None:
     """Plays, prints the scores, and writes them."""
     agent, params, info = find_agent(args)
-    player = Player(agent, args.episodes, how(args, args.mode, args.seed, args.branch))
+    mode = args.mode
+    if mode in CONTROLS:
+        known = {}
+        if mode in NEEDS_KNOWN:
+            seen = collect(agent, params, KNOWN_GAMES, KNOWN_GAMES, 0, args.max_episode_steps)
+            known = run.known_masks(seen)
+        agent, mode = controlled(agent, args.mode, args.branch, known), "normal"
+    player = Player(agent, args.episodes, how(args, mode, args.seed, args.branch))
     output = args.output or free_name(
         RESULTS / f"{info.game}-{info.mask}-{args.mode}-{info.agent_steps}-seed{args.seed}.json"
     )
@@ -211,6 +244,29 @@ def free_name(path: pathlib.Path) -> pathlib.Path:
     return path if not path.exists() else next(p for p in candidates if not p.exists())
 
 
+def study(args: argparse.Namespace) -> None:
+    """Studies agents, or goes on with it, and reports what there is."""
+    folder = args.output or RESULTS / "study"
+    given = {name: getattr(args, flag.replace("-", "_")) for name, flag in STUDY_FLAGS.items()}
+    given |= {"episodes": args.episodes, "max_episode_steps": args.max_episode_steps}
+    budget = Budget(**{name: n for name, n in given.items() if n is not None})
+    if min(dataclasses.astuple(budget)) < 1:
+        raise UserError("a study needs at least one of everything")
+    subjects, agents = [], {}
+    for path in args.agents or [None]:
+        args.agent = path
+        agent, params, info = find_agent(args)
+        name = path.resolve().name if path else info.game
+        if name in agents:
+            raise UserError(f"two of the agents' folders have the same name, {name}: rename one")
+        agents[name] = info.source
+        subjects.append(Subject(name, agent, params, info, folder / name))
+    run.settle(folder, budget, agents)
+    run.run(subjects, budget)
+    for path in study_report.write(subjects, folder):
+        print(f"written: {path}")
+
+
 def open_for_writing(path: pathlib.Path) -> None:
     """Raises UserError now, and not after the games, if the file cannot be written."""
     try:
@@ -227,7 +283,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command line."""
     with exit_on_user_error("evaluate.py"):
         args = parse(argv)
-        {"table": table, "explain": explain}.get(args.mode, evaluate)(args)
+        {"table": table, "explain": explain, "study": study}.get(args.mode, evaluate)(args)
     return 0
 
 

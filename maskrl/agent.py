@@ -113,16 +113,20 @@ class Agent:
         output, carry = self.apply(
             params, observation[None], state.carry, timestep.is_first[None], interventions
         )
-        logits = output.logits[0]
-        if greedy:
-            action = jnp.argmax(logits, axis=-1)
-        else:
-            keys = jax.vmap(lambda a, s: jax.random.fold_in(jax.random.fold_in(key, a), s))(
-                state.actor, state.step
-            )
-            action = jax.vmap(jax.random.categorical)(keys, logits)
+        action = self.choose(output.logits[0], state, key, greedy=greedy)
         state = state.replace(carry=carry, step=state.step + 1)
-        return state, StepOutput(action.astype(jnp.int32), observation, output)
+        return state, StepOutput(action, observation, output)
+
+    def choose(
+        self, logits: chex.Array, state: ActorState, key: chex.PRNGKey, *, greedy: bool
+    ) -> chex.Array:
+        """The action, int32 [B], of logits [B, A]; `state` and `key` as in `step`."""
+        if greedy:
+            return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        keys = jax.vmap(lambda a, s: jax.random.fold_in(jax.random.fold_in(key, a), s))(
+            state.actor, state.step
+        )
+        return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
 
     def unroll(self, params: Params, trajectory: Trajectory) -> NetworkOutput:
         """The network over all T + 1 rows of a trajectory, from its initial carry.

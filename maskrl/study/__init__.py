@@ -1,0 +1,1 @@
+"""Do the masks explain? Rival saliency methods, measures and controls."""

@@ -1,0 +1,190 @@
+"""Plays the games that the maps are measured on, and keeps their moments.
+
+Moments come in pairs of neighbours, (t, t + 1), for the stability of maps. Their places are drawn
+before the games are played; the seeds are used for nothing else.
+"""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from maskrl import files, preprocess
+from maskrl.agent import Agent
+from maskrl.envs import Environments, environment_seed
+from maskrl.study import objects
+from maskrl.study.probe import Scene
+from maskrl.types import Carry, Normaliser, Params
+
+SPARE = 4  # as many places are drawn: some lie beyond the game's end
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """The moments of all games, and what is known of every step of them.
+
+    N moments; S steps of all games one after the other.
+    """
+
+    scene: Scene  # [N, ...], NumPy
+    frame: np.ndarray  # uint8 [N, 210, 160, 3]
+    game: np.ndarray  # int64 [N]
+    step: np.ndarray  # int64 [N]
+    step_game: np.ndarray  # int64 [S], the game of every step
+    masks: dict[str, np.ndarray]  # float32 [S, 10, 10], by branch
+    objects: dict[str, np.ndarray]  # bool [S, 10, 10], by kind: the cells that it touches
+    facts: dict[str, np.ndarray]  # float32 [S], numbers from the memory (oxygen)
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes the file, whole or not at all."""
+        flat = {f"scene.{k}": v for k, v in _scene_arrays(self.scene).items()}
+        flat |= {k: getattr(self, k) for k in ("frame", "game", "step", "step_game")}
+        for group in ("masks", "objects", "facts"):
+            flat |= {f"{group}.{k}": v for k, v in getattr(self, group).items()}
+        with files.whole(path) as partial, open(partial, "wb") as file:
+            np.savez_compressed(file, **flat)
+
+
+def read(path: pathlib.Path) -> Moments:
+    """The inverse of `Moments.save`."""
+    with np.load(path) as archive:
+        flat = {name: archive[name] for name in archive.files}
+    group = lambda g: {k[len(g) + 1 :]: v for k, v in flat.items() if k.startswith(g + ".")}  # noqa: E731
+    scene = group("scene")
+    carry = Carry(hidden=scene.pop("hidden"), cell=scene.pop("cell"))
+    kept = {k: flat[k] for k in ("frame", "game", "step", "step_game")}
+    kept |= {g: group(g) for g in ("masks", "objects", "facts")}
+    return Moments(scene=Scene(carry=carry, **scene), **kept)
+
+
+def _scene_arrays(scene: Scene) -> dict[str, np.ndarray]:
+    names = ("observation", "previous", "mean", "black", "is_first", "action")
+    arrays = {name: np.asarray(getattr(scene, name)) for name in names}
+    return arrays | {"hidden": scene.carry.hidden, "cell": scene.carry.cell}
+
+
+def black_level(normaliser: Normaliser) -> jax.Array:
+    """float32 [B]: what a black pixel is after `preprocess.normalise`, with these statistics."""
+    correction = -jnp.expm1(normaliser.count * np.log(preprocess.DECAY))
+    return -(normaliser.mean / correction) / (normaliser.std / correction + 1e-8)
+
+
+def collect(
+    agent: Agent, params: Params, games: int, frames: int, seed: int, max_steps: int
+) -> Moments:
+    """Plays `games` greedy games at once, of at most `max_steps` agent steps, without intervention.
+
+    Args:
+      frames: moments wanted of all games; fewer where games are too short for their share.
+    """
+    spec, rng = agent.spec, np.random.default_rng(seed)
+    step = jax.jit(functools.partial(agent.step, greedy=True))
+    level = jax.jit(black_level)
+    make = functools.partial(
+        Environments, spec.game, games, environment_seed(seed), max_episode_steps=max_steps
+    )
+    envs = make(rgb=spec.frames == "rgb")
+    colour = envs if spec.frames == "rgb" else make(rgb=True)
+    pairs = max(-(-frames // (2 * games)), 1)
+    # Pairs do not overlap: starts are even.
+    places = np.arange(2, max_steps - 1, 2)
+    some = min(pairs * SPARE, len(places))
+    starts = [np.sort(rng.choice(places, some, replace=False)) for _ in range(games)]
+    wanted = [{*s, *(s + 1)} for s in starts]
+    state, key = agent.init_state(np.arange(games)), jax.random.PRNGKey(seed)
+    params = jax.device_put(params)
+    row = envs.reset()
+    shown = row if colour is envs else colour.reset()
+    playing, previous = np.ones(games, bool), None
+    moments: list[list[dict]] = [[] for _ in range(games)]
+    every: list[list[dict]] = [[] for _ in range(games)]
+    total, count = np.zeros((80, 80, 1)), 0
+    bar = tqdm(total=max_steps, desc=f"{spec.game}: games to look at", unit=" steps")
+    for t in range(max_steps):
+        before = state.carry
+        state, out = step(params, state, row.timestep, key)
+        observation, action = np.asarray(out.observation), np.asarray(out.action)
+        black = np.asarray(level(state.normaliser))
+        previous = observation if previous is None else previous
+        masks = {
+            b: np.asarray(getattr(out.network, f"{b}_mask")[0])
+            for b in ("policy", "value")
+            if spec.has_mask(b)
+        }
+        view = (agent.crop.top, agent.crop.bottom)
+        hidden = cell = None
+        for g in np.flatnonzero(playing):
+            frame = shown.timestep.frame[g].transpose(1, 2, 0)
+            boxes, facts = objects.find(spec.game, frame, row.ram[g])
+            every[g].append(
+                {
+                    "masks": {b: m[g] for b, m in masks.items()},
+                    "objects": {k: objects.touched(v, view) for k, v in boxes.items()},
+                    "facts": facts,
+                }
+            )
+            if t in wanted[g]:
+                if hidden is None:
+                    hidden, cell = np.asarray(before.hidden), np.asarray(before.cell)
+                moments[g].append(
+                    {
+                        "observation": observation[g],
+                        "previous": previous[g],
+                        "black": black[g],
+                        "is_first": row.timestep.is_first[g],
+                        "action": action[g],
+                        "hidden": hidden[g],
+                        "cell": cell[g],
+                        "frame": frame,
+                        "step": t,
+                    }
+                )
+        total += observation[playing].sum(axis=0)
+        count += playing.sum()
+        playing &= ~row.game_over
+        if not playing.any():
+            break
+        previous = observation
+        envs.send(action)
+        row = envs.recv()
+        if colour is not envs:
+            colour.send(action)
+        shown = row if colour is envs else colour.recv()
+        bar.update()
+    bar.close()
+    for pool in {envs, colour}:
+        pool.close()
+
+    kept, game = [], []
+    for g, found in enumerate(moments):
+        at = {m["step"]: m for m in found}
+        whole = [s for s in starts[g] if s in at and s + 1 in at]
+        for s in sorted(rng.permutation(whole)[:pairs]):
+            kept += [at[s], at[s + 1]]
+            game += [g, g]
+    stack = lambda name: np.stack([m[name] for m in kept])  # noqa: E731
+    mean = np.broadcast_to((total / count).astype(np.float32), (len(kept), 80, 80, 1))
+    scene = Scene(
+        mean=mean,
+        carry=Carry(hidden=stack("hidden"), cell=stack("cell")),
+        **{k: stack(k) for k in ("observation", "previous", "black", "is_first", "action")},
+    )
+    steps = [s for game in every for s in game]
+
+    def of_steps(group: str) -> dict[str, np.ndarray]:
+        return {k: np.stack([s[group][k] for s in steps]) for k in steps[0][group]}
+
+    return Moments(
+        scene=scene,
+        frame=stack("frame"),
+        game=np.array(game),
+        step=stack("step"),
+        step_game=np.repeat(np.arange(games), [len(e) for e in every]),
+        masks=of_steps("masks"),
+        objects=of_steps("objects"),
+        facts=of_steps("facts"),
+    )

@@ -1,0 +1,347 @@
+"""Saliency methods: where did the network look? One short function each, and a table of them.
+
+A method is a pure function `(see, scene, target, key) -> float32 [B, 80, 80]`: the probe of the
+network at the scene's moments, the moments, what is to be explained (`probe.TARGETS`), and a key
+for the methods that sample. Maps are not negative; only the order of their pixels and their shape
+mean something, not their scale. Everything is traceable by `jax.jit`.
+
+To add one: write the function, and a line in `METHODS`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from maskrl.networks import MASK_CELLS
+from maskrl.preprocess import SIZE, bilinear_matrix
+from maskrl.study.probe import Answer, Probe, Scene, components, kl
+
+CELL = SIZE // MASK_CELLS  # pixels of a mask's cell
+STEPS = 16  # of integrated gradients; noisy copies of SmoothGrad
+NOISE = 0.15  # SmoothGrad's noise, of the range of an observation
+BLUR, SPOT = 3.0, 5.0  # Greydanus et al.: blur of the frame, size of the blurred spot, in pixels
+STRIDE = 8  # pixels between spots: one per cell of the mask (Greydanus et al. take 5)
+RISE_MASKS, RISE_GRID = 128, 8
+
+Method = Callable[[Probe, Scene, str, chex.PRNGKey], chex.Array]
+
+
+# --------------------------------------------------------------------------- tools
+
+
+def cells(maps: chex.Array) -> chex.Array:
+    """[..., 80, 80] -> the mean of every cell, [..., 10, 10]."""
+    shape = (*maps.shape[:-2], MASK_CELLS, CELL, MASK_CELLS, CELL)
+    return maps.reshape(shape).mean(axis=(-3, -1))
+
+
+def pixels(grid: chex.Array) -> chex.Array:
+    """[..., 10, 10] -> every cell's value on its pixels, [..., 80, 80]."""
+    return jnp.repeat(jnp.repeat(grid, CELL, axis=-2), CELL, axis=-1)
+
+
+def gaussian_matrix(sigma: float, size: int = SIZE) -> np.ndarray:
+    """float32 [size, size]: blur along one axis by a Gaussian; rows sum to 1 (so do the edges')."""
+    distance = np.arange(size)[:, None] - np.arange(size)
+    weights = np.exp(-(distance**2) / (2 * sigma**2))
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def blurred(observation: chex.Array, sigma: float = BLUR) -> chex.Array:
+    """[B, 80, 80, 1] blurred by a Gaussian."""
+    g = gaussian_matrix(sigma)
+    return jnp.einsum("ij,bjkc,lk->bilc", g, observation, g)
+
+
+def _combine(parts: chex.Array, weights: chex.Array) -> chex.Array:
+    """Maps of the components [K, B, ...] and weights [B, K]: the root of their weighted squares."""
+    return jnp.sqrt(jnp.einsum("kb...,bk->b...", parts**2, weights))
+
+
+def _of_observation(see: Probe, scene: Scene, target: str):
+    return lambda x: components(see(x), scene.action, target)
+
+
+def _derivatives(function, x: chex.Array) -> tuple[chex.Array, chex.Array]:
+    """The components' derivatives by x, [K, B, ...], and their weights [B, K]."""
+
+    def total(x):
+        values, weights = function(x)
+        return values.sum(axis=0), weights
+
+    return jax.jacrev(total, has_aux=True)(x)
+
+
+# --------------------------------------------------------------------------- by gradients
+
+
+def gradient(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
+    """|dy/dx| (Simonyan et al. 2014, *Deep Inside Convolutional Networks*, section 3)."""
+    parts, weights = _derivatives(_of_observation(see, scene, target), scene.observation)
+    return _combine(parts, weights)[..., 0]
+
+
+def gradient_x_input(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
+    """|x dy/dx| (Shrikumar et al. 2017, *Learning Important Features*, section 2).
+
+    x is measured from black: what a pixel adds to an empty screen.
+    """
+    parts, weights = _derivatives(_of_observation(see, scene, target), scene.observation)
+    light = scene.observation - scene.black[:, None, None, None]
+    return _combine(parts * light, weights)[..., 0]
+
+
+def smoothgrad(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
+    """The gradient averaged over noisy copies (Smilkov et al. 2017, *SmoothGrad*, section 2)."""
+    x = scene.observation
+    spread = NOISE * (x.max(axis=(1, 2, 3)) - x.min(axis=(1, 2, 3)))[:, None, None, None]
+    function = _of_observation(see, scene, target)
+
+    def noisy(key):
+        return _derivatives(function, x + spread * jax.random.normal(key, x.shape))[0]
+
+    parts = jax.lax.map(noisy, jax.random.split(key, STEPS)).mean(axis=0)
+    return _combine(parts, function(x)[1])[..., 0]
+
+
+def integrated_gradients(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
+    """(x - x') times the mean gradient on the way from x' (Sundararajan et al. 2017, equation 3).
+
+    x' is the black screen; the integral is a midpoint sum.
+    """
+    x, base = scene.observation, scene.black[:, None, None, None]
+    function = _of_observation(see, scene, target)
+
+    def at(share):
+        return _derivatives(function, base + share * (x - base))[0]
+
+    parts = jax.lax.map(at, (jnp.arange(STEPS) + 0.5) / STEPS).mean(axis=0) * (x - base)
+    return _combine(parts, function(x)[1])[..., 0]
+
+
+def _grad_cam(rest, features: chex.Array) -> chex.Array:
+    """Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) of features [B, 10, 10, C]."""
+    parts, weights = _derivatives(rest, features)
+    alpha = parts.mean(axis=(2, 3), keepdims=True)
+    maps = jax.nn.relu(jnp.sum(alpha * features, axis=-1))
+    return pixels(_combine(maps, weights))
+
+
+def grad_cam_torso(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
+    """Grad-CAM on the torso's output; see `_grad_cam`."""
+    return _grad_cam(
+        lambda x: components(see.heads(see.core(x)), scene.action, target),
+        see.torso(scene.observation),
+    )
+
+
+def grad_cam_core(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
+    """Grad-CAM on the core's output; see `_grad_cam`."""
+    return _grad_cam(
+        lambda x: components(see.heads(x), scene.action, target),
+        see.core(see.torso(scene.observation)),
+    )
+
+
+# --------------------------------------------------------------------------- by perturbation
+
+
+def _spots(stride: int) -> tuple[np.ndarray, int]:
+    """Greydanus et al.'s M(i, j): float32 [n n, 80, 80] with peaks of 1, and n; equation 1."""
+    centres = np.arange(stride / 2 - 0.5, SIZE, stride)
+    line = np.exp(-((np.arange(SIZE) - centres[:, None]) ** 2) / (2 * SPOT**2))
+    n = len(centres)
+    spots = np.einsum("ai,bj->abij", line, line).reshape(n * n, SIZE, SIZE)
+    return spots.astype(np.float32), n
+
+
+def _per_spot(see: Probe, scene: Scene, stride: int, score: Callable[[Answer], chex.Array]):
+    """`score(answer)`, [B], with every spot blurred in turn, laid over the frame: [B, 80, 80]."""
+    spots, n = _spots(stride)
+    x = scene.observation
+    change = blurred(x) - x
+    scores = jax.lax.map(lambda spot: score(see(x + spot[..., None] * change)), jnp.array(spots))
+    enlarge = bilinear_matrix(n, SIZE).astype(np.float32)
+    return jnp.einsum("ia,abn,jb->nij", enlarge, scores.reshape(n, n, -1), enlarge)
+
+
+def blur(
+    see: Probe, scene: Scene, target: str, key: chex.PRNGKey, stride: int = STRIDE
+) -> chex.Array:
+    """Perturbation by blur (Greydanus et al. 2018, *Visualizing and Understanding Atari Agents*).
+
+    Their equation 2 for `policy` (half the squared distance of the logits) and equation 3 for
+    `value`; for `action` the same with the log-probability of the chosen action.
+    """
+    known = see(scene.observation)
+    before = components(known, scene.action, target)[0]
+
+    def score(answer: Answer) -> chex.Array:
+        if target == "policy":
+            return 0.5 * jnp.sum((known.logits - answer.logits) ** 2, axis=-1)
+        after = components(answer, scene.action, target)[0]
+        return 0.5 * jnp.sum((before - after) ** 2, axis=-1)
+
+    return _per_spot(see, scene, stride, score)
+
+
+def sarfa(
+    see: Probe, scene: Scene, target: str, key: chex.PRNGKey, stride: int = STRIDE
+) -> chex.Array:
+    """SARFA (Puri et al. 2020, *Explain Your Move*, section 3), with logits for Q.
+
+    Explains the chosen action (for `policy`, too): S = 2 K dp / (K + dp), where dp is the loss of
+    its probability and K = 1 / (1 + D_KL) says how little the other actions' proportions change.
+    For `value`, which it does not know, it is the perturbation by blur.
+    """
+    if target == "value":
+        return blur(see, scene, target, key, stride)
+    chosen = jax.nn.one_hot(scene.action, see(scene.observation).logits.shape[-1], dtype=bool)
+
+    def split(answer: Answer):
+        probability = jnp.sum(jax.nn.softmax(answer.logits) * chosen, axis=-1)
+        others = jax.nn.log_softmax(jnp.where(chosen, -1e9, answer.logits))
+        return probability, others
+
+    before, others = split(see(scene.observation))
+
+    def score(answer: Answer) -> chex.Array:
+        after, remaining = split(answer)
+        drop = jnp.maximum(before - after, 0.0)
+        divergence = jnp.sum(
+            jnp.where(chosen, 0.0, jnp.exp(remaining) * (remaining - others)), axis=-1
+        )
+        specific = 1 / (1 + divergence)
+        return 2 * specific * drop / (specific + drop)
+
+    return _per_spot(see, scene, stride, score)
+
+
+def rise(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
+    """RISE (Petsiuk et al. 2018, equation 6): mean of random masks, weighted by what they leave.
+
+    Masks are 8 x 8 fair coins, enlarged bilinearly with a random shift; what they hide is black.
+    Weights are the chosen action's probability; for `policy` minus the divergence from the whole
+    policy, for `value` minus the change of V. They are centred: equation 6 without the constant
+    that the mean weight adds (and without its noise); below zero is drawn as zero.
+    """
+    x, base = scene.observation, scene.black[:, None, None, None]
+    before = see(x)
+    log_policy = jax.nn.log_softmax(before.logits)
+    side = SIZE // RISE_GRID
+    enlarge = bilinear_matrix(RISE_GRID + 1, SIZE + side).astype(np.float32)
+
+    def weight(answer: Answer) -> chex.Array:
+        now = jax.nn.log_softmax(answer.logits)
+        match target:
+            case "action":
+                return jnp.exp(jnp.take_along_axis(now, scene.action[:, None], axis=1))[:, 0]
+            case "policy":
+                return -kl(log_policy, now)
+        return -jnp.abs(answer.value - before.value)
+
+    def sample(key):
+        coins, shift = jax.random.split(key)
+        grid = jax.random.bernoulli(coins, 0.5, (RISE_GRID + 1,) * 2).astype(jnp.float32)
+        row, column = jax.random.randint(shift, (2,), 0, side)
+        large = enlarge @ grid @ enlarge.T
+        mask = jax.lax.dynamic_slice(large, (row, column), (SIZE, SIZE))
+        return weight(see(base + mask[..., None] * (x - base))), mask
+
+    weights, masks = jax.lax.map(sample, jax.random.split(key, RISE_MASKS))
+    weights = weights - weights.mean(axis=0)
+    return jax.nn.relu(jnp.einsum("nb,nij->bij", weights, masks - masks.mean(axis=0)))
+
+
+def occlusion(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
+    """Every cell covered in turn (Zeiler & Fergus 2014, section 4.2) by its time mean's pixels."""
+    x = scene.observation
+    before, weights = components(see(x), scene.action, target)
+
+    def covered(cell):
+        row, column = cell // MASK_CELLS, cell % MASK_CELLS
+        grid = jnp.zeros((MASK_CELLS, MASK_CELLS)).at[row, column].set(1.0)
+        after, _ = components(see(jnp.where(pixels(grid)[..., None] > 0, scene.mean, x)),
+                              scene.action, target)  # fmt: skip
+        return after - before
+
+    parts = jax.lax.map(covered, jnp.arange(MASK_CELLS**2))  # [100, B, K]
+    grid = parts.transpose(2, 1, 0).reshape(parts.shape[2], -1, MASK_CELLS, MASK_CELLS)
+    return pixels(_combine(grid, weights))
+
+
+# --------------------------------------------------------------------------- the agent's own
+
+
+def mask(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
+    """The branch's mask-attention: the value's for `value`, else the policy's."""
+    answer = see(scene.observation)
+    return pixels(answer.value_mask if target == "value" else answer.policy_mask)
+
+
+# --------------------------------------------------------------------------- trivial
+
+
+def uniform(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
+    """Everywhere the same: says nothing (its order of pixels is a coin's)."""
+    return jnp.ones((len(scene.observation), SIZE, SIZE))
+
+
+def random(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
+    """A random number for every cell."""
+    return pixels(jax.random.uniform(key, (len(scene.observation), MASK_CELLS, MASK_CELLS)))
+
+
+def centre(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
+    """The nearer to the screen's middle, the more."""
+    line = np.exp(-((np.arange(SIZE) - (SIZE - 1) / 2) ** 2) / (2 * (SIZE / 4) ** 2))
+    return jnp.broadcast_to(jnp.outer(line, line), (len(scene.observation), SIZE, SIZE))
+
+
+def edges(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
+    """The length of the frame's gradient (central differences)."""
+    return jnp.hypot(*jnp.gradient(scene.observation[..., 0], axis=(1, 2)))
+
+
+def moved(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
+    """What changed since the last step."""
+    return jnp.abs(scene.observation - scene.previous)[..., 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A row of the table of methods."""
+
+    function: Method
+    words: str  # what it is, for the report
+    kind: str  # gradient, perturbation, own or trivial
+    forwards: int  # network passes for a map, at the target `action`; a gradient counts three
+
+    @property
+    def plain(self) -> bool:
+        """Whether its gradients must reach the frame (or the features), see `maskrl.kernels`."""
+        return self.kind == "gradient"
+
+
+METHODS: dict[str, Entry] = {
+    "mask": Entry(mask, "the agent's own mask-attention", "own", 1),
+    "gradient": Entry(gradient, "gradient", "gradient", 3),
+    "gradient-x-input": Entry(gradient_x_input, "gradient x input", "gradient", 3),
+    "smoothgrad": Entry(smoothgrad, "SmoothGrad", "gradient", 3 * STEPS),
+    "integrated": Entry(integrated_gradients, "integrated gradients", "gradient", 3 * STEPS),
+    "grad-cam-torso": Entry(grad_cam_torso, "Grad-CAM, torso", "gradient", 3),
+    "grad-cam-core": Entry(grad_cam_core, "Grad-CAM, core", "gradient", 3),
+    "blur": Entry(blur, "perturbation by blur", "perturbation", (SIZE // STRIDE) ** 2),
+    "sarfa": Entry(sarfa, "SARFA", "perturbation", (SIZE // STRIDE) ** 2),
+    "rise": Entry(rise, "RISE", "perturbation", RISE_MASKS),
+    "occlusion": Entry(occlusion, "occlusion by cell", "perturbation", MASK_CELLS**2),
+    "uniform": Entry(uniform, "uniform", "trivial", 0),
+    "random": Entry(random, "random", "trivial", 0),
+    "centre": Entry(centre, "centre", "trivial", 0),
+    "edges": Entry(edges, "edges", "trivial", 0),
+    "moved": Entry(moved, "what moved", "trivial", 0),
+}

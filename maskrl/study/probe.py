@@ -1,0 +1,148 @@
+"""The network at moments of play whose memory is held fixed: what every method and measure asks.
+
+A `Scene` is B moments as the agent met them. A `Probe` answers what the network would say to other
+observations at the same moments; what the memory adds to the gates is computed once per scene, and
+not once per question. Methods and measures need no more than `Probe`'s four methods, so a toy with
+the same four can take its place.
+"""
+
+import dataclasses
+from typing import NamedTuple, Protocol
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from maskrl.agent import Agent
+from maskrl.kernels import KERNELS
+from maskrl.types import Carry, Params
+
+TARGETS = ("action", "policy", "value")
+
+
+class Scene(flax.struct.PyTreeNode):
+    """B moments of play."""
+
+    observation: chex.Array  # float32 [B, 80, 80, 1], the network's input
+    previous: chex.Array  # float32 [B, 80, 80, 1], the input one step before
+    mean: chex.Array  # float32 [B, 80, 80, 1], the time mean of the agent's inputs
+    black: chex.Array  # float32 [B], what a black pixel is after normalisation
+    carry: Carry  # [B, 10, 10, 64], before the moment
+    is_first: chex.Array  # bool [B]: the memory is empty
+    action: chex.Array  # int32 [B], what the agent chose
+
+
+class Answer(NamedTuple):
+    """What the network says, [B, ...]; masks that it lacks are None."""
+
+    logits: chex.Array  # [B, A]
+    value: chex.Array  # [B]
+    policy_mask: chex.Array | None  # [B, 10, 10]
+    value_mask: chex.Array | None
+
+
+class Probe(Protocol):
+    """The network at B moments: three parts, and their composition."""
+
+    def torso(self, observation: chex.Array) -> chex.Array:
+        """[B, 80, 80, 1] -> [B, 10, 10, 64]."""
+
+    def core(self, torso: chex.Array) -> chex.Array:
+        """[B, 10, 10, 64] -> the core's output [B, 10, 10, 64]."""
+
+    def heads(self, hidden: chex.Array) -> Answer:
+        """[B, 10, 10, 64] -> the answer."""
+
+    def __call__(self, observation: chex.Array) -> Answer:
+        """[B, 80, 80, 1] -> the answer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkProbe:
+    """The agent's own network at the moments of a scene; see `Probe`."""
+
+    params: Params
+    kernels: str
+    from_memory: chex.Array | None  # [B, 10, 10, 256], what the carry adds to the gates
+    cell: chex.Array | None  # [B, 10, 10, 64]
+
+    def torso(self, observation: chex.Array) -> chex.Array:
+        conv_pool, x = KERNELS[self.kernels].conv_pool, observation
+        for name in ("conv1", "conv2", "conv3"):
+            x, _ = conv_pool(x, self.params[name]["kernel"], self.params[name]["bias"], None)
+        return x
+
+    def core(self, torso: chex.Array) -> chex.Array:
+        if self.from_memory is None:
+            return torso
+        gates = self.params["gates"]
+        from_x, _ = jnp.split(gates["kernel"], 2, axis=2)
+        x = KERNELS[self.kernels].conv_same(torso, from_x) + gates["bias"]
+        i, f, o, g = jnp.split(x + self.from_memory, 4, axis=-1)
+        cell = jax.nn.sigmoid(f) * self.cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return jax.nn.sigmoid(o) * jnp.tanh(cell)
+
+    def heads(self, hidden: chex.Array) -> Answer:
+        logits, policy_mask = _head(self.params["policy"], hidden)
+        value, value_mask = _head(self.params["value"], hidden)
+        return Answer(logits, value[:, 0], policy_mask, value_mask)
+
+    def __call__(self, observation: chex.Array) -> Answer:
+        return self.heads(self.core(self.torso(observation)))
+
+
+def probe(agent: Agent, params: Params, scene: Scene, *, plain: bool = False) -> NetworkProbe:
+    """The agent's network at a scene.
+
+    Args:
+      plain: use the kernels whose gradients reach the frame (`maskrl.kernels`).
+    """
+    kernels = "plain" if plain else agent.network.kernels
+    if agent.network.core == "none":
+        return NetworkProbe(params, kernels, None, None)
+    empty = scene.is_first[:, None, None, None]
+    hidden, cell = (jnp.where(empty, 0.0, x) for x in (scene.carry.hidden, scene.carry.cell))
+    _, from_h = jnp.split(params["gates"]["kernel"], 2, axis=2)
+    return NetworkProbe(params, kernels, KERNELS[kernels].conv_same(hidden, from_h), cell)
+
+
+def apply_head(head: Params, features: chex.Array, mask: chex.Array | None) -> chex.Array:
+    """A branch's output [B, n] from its features [B, 10, 10, 32] and its mask [B, 10, 10]."""
+    masked = features if mask is None else features * mask[..., None]
+    return masked.reshape(len(masked), -1) @ head["kernel"] + head["bias"]
+
+
+def _head(head: Params, hidden: chex.Array) -> tuple[chex.Array, chex.Array | None]:
+    """One branch: its output and its mask (`maskrl.networks.Head`)."""
+    features = jax.nn.relu(hidden @ head["features"]["kernel"][0, 0] + head["features"]["bias"])
+    mask = None
+    if "mask" in head:
+        mask_logits = hidden @ head["mask"]["kernel"][0, 0] + head["mask"]["bias"]
+        mask = jax.nn.sigmoid(mask_logits[..., 0])
+    return apply_head(head, features, mask), mask
+
+
+def components(answer: Answer, action: chex.Array, target: str) -> tuple[chex.Array, chex.Array]:
+    """What a target is made of: numbers [B, K] to be explained and their weights [B, K].
+
+    `action`: the log-probability of the chosen action; `value`: V; `policy`: the log-probabilities
+    of all actions, weighted by the policy, so that a root of weighted squares of derivatives is the
+    root of the diagonal of Fisher's information, E_pi[(d log pi(a) / dx)^2].
+    """
+    log_policy = jax.nn.log_softmax(answer.logits)
+    match target:
+        case "action":
+            values = jnp.take_along_axis(log_policy, action[:, None], axis=1)
+        case "policy":
+            return log_policy, jax.lax.stop_gradient(jnp.exp(log_policy))
+        case "value":
+            values = answer.value[:, None]
+        case _:
+            raise ValueError(f"no target {target!r}: {', '.join(TARGETS)}")
+    return values, jnp.ones_like(values)
+
+
+def kl(log_p: chex.Array, log_q: chex.Array) -> chex.Array:
+    """Kullback-Leibler divergence D(p || q) in nats, over the last axis."""
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)

@@ -1,0 +1,415 @@
+"""What a study found: tables, figures and one page, from the files that `run` has left.
+
+Whatever part of the study is done is reported, with its sample size. Intervals hold 95 % and are
+over games (`measures.bootstrap`).
+"""
+
+import base64
+import dataclasses
+import html
+import io
+import json
+import pathlib
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from maskrl import files
+from maskrl.study import collect, measures, objects, run
+from maskrl.study.methods import METHODS
+from maskrl.study.run import TARGETS, Subject
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table and what its numbers mean."""
+
+    name: str  # of its file
+    title: str
+    words: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def interval(number: tuple[float, float, float], digits: int = 2) -> str:
+    """`0.12 [0.05, 0.20]`; without brackets where nothing is known of the spread."""
+    whole, low, high = number
+    text = f"{whole:.{digits}f}"
+    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]" if np.isfinite(low) else text
+
+
+# --------------------------------------------------------------------------- the tables
+
+
+def control_scores(subject: Subject) -> dict[str, np.ndarray]:
+    """{control: scores of its games}, in the order of `run.PLAYED`."""
+    scores = {}
+    for name in run.PLAYED:
+        parts = sorted((subject.folder / "controls").glob(f"{name}-[0-9]*.json"))
+        if parts:
+            scores[name] = np.concatenate([json.loads(p.read_text())["scores"] for p in parts])
+    return scores
+
+
+def controls_table(subjects: list[Subject]) -> Table:
+    """The inverse test beside its controls."""
+    rows = []
+    for subject in subjects:
+        scores = control_scores(subject)
+        for name, played in scores.items():
+            of_normal = "-"
+            if "normal" in scores:
+                n = min(len(played), len(scores["normal"]))
+                pairs = np.stack([played[:n], scores["normal"][:n]], axis=1)
+                of_normal = interval(
+                    measures.bootstrap(
+                        100 * pairs, np.arange(n), lambda m: 100 * m[..., 0] / m[..., 1]
+                    ),
+                    0,
+                )
+            mean = measures.bootstrap(played, np.arange(len(played)))
+            rows.append((subject.name, name, f"{len(played)}", interval(mean, 1), of_normal))
+    return Table(
+        "controls",
+        "Is it the place that matters?",
+        "Mean score of whole games in which the policy's mask was replaced, and what share of the "
+        "normal score that is (same seeds). ones: no mask; mean: its time mean; shifted: 5 cells "
+        "off both ways; shuffled: cells permuted, one permutation a game; noise: permuted anew at "
+        "every step; other: another game's mask; reversed: brightest cell for darkest, the "
+        "histogram kept; rescaled: 1 - M with the mean of M; random: uniform actions.",
+        ("agent", "mask", "games", "mean score", "% of normal"),
+        rows,
+    )
+
+
+def read_maps(subject: Subject) -> dict[str, np.ndarray]:
+    """What has been measured, the chunks one after the other; empty if nothing has."""
+    chunks = [np.load(p) for p in sorted((subject.folder / "maps").glob("*.npz"))]
+    chunks = [c for c in chunks if len(c["index"])]
+    if not chunks:
+        return {}
+    names = [n for n in chunks[0].files if not n.startswith("maps.")]
+    return {name: np.concatenate([c[name] for c in chunks]) for name in names}
+
+
+def gains(found: dict[str, np.ndarray], target: str) -> np.ndarray:
+    """How much better than none each map orders the screen, float [N, M]; higher is better.
+
+    `action`: area under insertion minus area under deletion, of the chosen action's probability.
+    `value`: area under deletion minus area under insertion, of the change of V. The mean of the
+    backgrounds; a random order has 0 in the mean.
+    """
+    curve = found[f"{'value' if target == 'value' else 'probability'}.{target}"]
+    deletion, insertion = np.moveaxis(measures.area(curve, axis=-1).mean(axis=-1), -1, 0)
+    return deletion - insertion if target == "value" else insertion - deletion
+
+
+def methods_table(subjects: list[Subject], target: str) -> Table:
+    """Every method's measures for a target."""
+    rows = []
+    for subject in subjects:
+        found = read_maps(subject)
+        if not found:
+            continue
+        game = collect.read(subject.folder / "games.npz").game[found["index"]]
+        names = run.method_names(subject.agent.spec, target)
+        gain, small = gains(found, target), found[f"cells.{target}"]
+        kept = found[f"kept.{target}"][:, :, 1].mean(axis=2)  # insertion, mean of backgrounds
+        steady = measures.rank_correlation(small[::2], small[1::2])
+        for m, name in enumerate(names):
+            cells = [
+                subject.name,
+                METHODS[name].words,
+                f"{len(game)} of {len(set(game))} games",
+                interval(measures.bootstrap(gain[:, m], game), 3),
+                "-",
+            ]
+            if "mask" in names and name != "mask":
+                difference = gain[:, names.index("mask")] - gain[:, m]
+                cells[-1] = interval(measures.bootstrap(difference, game), 3)
+            for share in (0.1, 0.35):
+                at = measures.SHARES.index(share)
+                cells.append(interval(measures.bootstrap(100 * kept[:, m, at], game), 0))
+            cells.append(interval(measures.bootstrap(steady[:, m], game[::2])))
+            rows.append(tuple(cells))
+    what = "the value" if target == "value" else "the chosen action"
+    unit = "change of V" if target == "value" else "probability of the chosen action"
+    return Table(
+        f"methods-{target}",
+        f"Which map finds what decides {what}?",
+        f"gain: the areas between insertion and deletion of the screen's cells in the map's order "
+        f"({unit}; mean over black, blur and time mean as background; a random order has 0 in the "
+        "mean, higher is better). mask - this: the mask's gain minus this method's, on the same "
+        "frames; below zero the mask is worse. kept: frames whose most probable action stays the "
+        "chosen one when only the top 10 % or 35 % of the screen is shown. stability: rank "
+        "correlation with the map of the next step.",
+        (
+            *("agent", "method", "frames", "gain", "mask - this", "kept at 10 %", "kept at 35 %"),
+            "stability",
+        ),
+        rows,
+    )
+
+
+def objects_table(subjects: list[Subject]) -> Table:
+    """The masks' mass on things, against chance and against the mask's own time mean."""
+    rows = []
+    for subject in subjects:
+        path = subject.folder / "games.npz"
+        if not path.exists():
+            continue
+        seen = collect.read(path)
+        kinds = {kind: (cells, np.ones(len(cells), bool)) for kind, cells in seen.objects.items()}
+        if "oxygen" in seen.facts:
+            low = seen.facts["oxygen"] < LOW_OXYGEN
+            kinds["oxygen, low"] = seen.objects["oxygen"], low
+            kinds["oxygen, not low"] = seen.objects["oxygen"], ~low
+        for branch, mask in seen.masks.items():
+            still = mask.mean(axis=0, keepdims=True)
+            for kind, (cells, when) in kinds.items():
+                there = when & cells.any(axis=(1, 2))
+                if not there.any():
+                    continue
+                shares = np.stack(
+                    [
+                        objects.share_on(mask[there], cells[there]),
+                        cells[there].mean(axis=(1, 2)),
+                        objects.share_on(np.broadcast_to(still, mask[there].shape), cells[there]),
+                    ],
+                    axis=1,
+                )
+                game = seen.step_game[there]
+                rows.append(
+                    (
+                        subject.name,
+                        branch,
+                        kind,
+                        f"{there.sum()} of {len(set(game))} games",
+                        f"{100 * shares[:, 0].mean():.1f}",
+                        f"{100 * shares[:, 1].mean():.1f}",
+                        interval(measures.bootstrap(shares, game, lambda m: m[..., 0] / m[..., 1])),
+                        interval(measures.bootstrap(shares, game, lambda m: m[..., 0] / m[..., 2])),
+                    )
+                )
+    return Table(
+        "objects",
+        "Where do the masks look?",
+        "Share of the mask's mass on the cells that a thing touches, in %, and the share of the "
+        "screen that these cells are (chance). times chance: 1 is a mask that knows nothing of the "
+        "thing. times still: against the mask's own time mean on the same cells; 1 is a mask that "
+        "does not follow the thing.",
+        ("agent", "mask", "thing", "steps", "mass", "chance", "times chance", "times still"),
+        rows,
+    )
+
+
+LOW_OXYGEN = 16  # of 64
+
+
+def sanity_table(subjects: list[Subject]) -> Table:
+    """How much of a map is left when layers are made anew."""
+    rows = []
+    for subject in subjects:
+        files_ = sorted((subject.folder / "sanity").glob("*.npz"))
+        if not files_:
+            continue
+        done = [np.load(p) for p in files_]
+        stages = done[0]["stages"]
+        for target in TARGETS:
+            names = run.method_names(subject.agent.spec, target)
+            both = {
+                k: np.mean([d[f"{k}.{target}"] for d in done], 0) for k in ("correlation", "ssim")
+            }
+            for m, name in enumerate(names):
+                for s, stage in enumerate(stages):
+                    numbers = (f"{both[k][s, m]:.2f}" for k in ("correlation", "ssim"))
+                    row = (subject.name, target, METHODS[name].words, str(stage), f"{len(done)}")
+                    rows.append((*row, *numbers))
+    return Table(
+        "sanity",
+        "Does the map depend on what was learnt?",
+        "Rank correlation and structural similarity (SSIM) of a map with itself after layers were "
+        "made anew, cumulatively from the output to the input (Adebayo et al. 2018). A map that "
+        "stays as it was does not depend on them. A mask is made below its branch's features and "
+        "dense layer, so that these cannot change it: 1 there says nothing for it.",
+        ("agent", "target", "method", "anew down to", "frames", "rank correlation", "SSIM"),
+        rows,
+    )
+
+
+def agreement(subject: Subject, target: str) -> tuple[list[str], np.ndarray] | None:
+    """(methods, their maps' mean rank correlations [M, M]), or None if nothing is measured."""
+    found = read_maps(subject)
+    if not found:
+        return None
+    small = found[f"cells.{target}"]
+    pairs = measures.rank_correlation(small[:, :, None], small[:, None])
+    return run.method_names(subject.agent.spec, target), pairs.mean(axis=0)
+
+
+# --------------------------------------------------------------------------- the figures
+
+
+def controls_figure(subjects: list[Subject]) -> Figure:
+    """What share of the normal score is left under each control, a panel per agent."""
+    figure = Figure(figsize=(3.4 * len(subjects) + 0.8, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(subjects), squeeze=False, sharey=True)[0]
+    for axes, subject in zip(panels, subjects, strict=True):
+        scores = control_scores(subject)
+        names = [n for n in run.PLAYED if n in scores]
+        base = scores.get("normal", np.ones(1)).mean()
+        for y, name in enumerate(names):
+            games = np.arange(len(scores[name]))
+            mean, low, high = (100 * x / base for x in measures.bootstrap(scores[name], games))
+            if np.isfinite(low):
+                axes.plot([low, high], [y, y], color="#555555")
+            axes.plot(mean, y, "o", color="#c0392b" if name == "inverse" else "#1f4e79")
+        axes.set_yticks(range(len(names)), names)
+        axes.set_title(subject.name, fontsize=10)
+        axes.set_xlabel("mean score, % of normal")
+        axes.set_xlim(left=0)
+    panels[0].invert_yaxis()
+    return figure
+
+
+def curves_figure(subject: Subject, found: dict[str, np.ndarray]) -> Figure:
+    """Insertion and deletion of the chosen action's probability, mean of the backgrounds."""
+    names = run.method_names(subject.agent.spec, "action")
+    shown = [n for n in ("mask", "blur", "sarfa", "rise", "gradient", "random") if n in names]
+    game = collect.read(subject.folder / "games.npz").game[found["index"]]
+    curve = found["probability.action"].mean(axis=3)  # [N, M, way, share]
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    for way, axes in enumerate(figure.subplots(1, 2, sharey=True)):
+        for name in shown:
+            points = curve[:, names.index(name), way]
+            bands = np.array([measures.bootstrap(p, game) for p in points.T])
+            x = 100 * np.array(measures.SHARES)
+            style = {"linewidth": 2.5, "color": "black"} if name == "mask" else {}
+            (line,) = axes.plot(x, bands[:, 0], label=METHODS[name].words, **style)
+            if np.isfinite(bands).all():
+                axes.fill_between(x, bands[:, 1], bands[:, 2], alpha=0.1, color=line.get_color())
+        axes.set_title(f"{subject.name}: {measures.WAYS[way]}", fontsize=10)
+        axes.set_xlabel("% of the screen's cells")
+    figure.axes[0].set_ylabel("probability of the chosen action")
+    figure.axes[1].legend(fontsize=7)
+    return figure
+
+
+def maps_figure(subject: Subject) -> Figure | None:
+    """All methods' maps on the same frames: of the first chunk, the one where V is surest."""
+    path = next(iter(sorted((subject.folder / "maps").glob("*.npz"))), None)
+    if path is None or "maps.action" not in (found := np.load(path)).files:
+        return None
+    seen = collect.read(subject.folder / "games.npz")
+    rows = [0, 2, 4]
+    names = run.method_names(subject.agent.spec, "action")
+    figure = Figure(figsize=(1.05 * (len(names) + 1), 1.25 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), len(names) + 1)
+    top, bottom = subject.agent.crop.top, subject.agent.crop.bottom
+    for line, row in zip(grid, rows, strict=True):
+        line[0].imshow(seen.frame[found["index"][row]][top:bottom], aspect="auto")
+        for axes, m in zip(line[1:], range(len(names)), strict=True):
+            axes.imshow(found["maps.action"][row, m].astype(float), cmap="inferno", aspect="auto")
+        for axes in line:
+            axes.set_axis_off()
+    for axes, words in zip(grid[0], ("frame", *names), strict=True):
+        axes.set_title(words, fontsize=6)
+    return figure
+
+
+def agreement_figure(names: list[str], matrix: np.ndarray, title: str) -> Figure:
+    """A table of rank correlations, in colours and numbers."""
+    figure = Figure(figsize=(6.4, 5.4), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(matrix, vmin=-1, vmax=1, cmap="coolwarm")
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    for i, j in np.ndindex(matrix.shape):
+        axes.text(j, i, f"{matrix[i, j]:.1f}", ha="center", va="center", fontsize=5)
+    axes.set_title(title, fontsize=9)
+    return figure
+
+
+# --------------------------------------------------------------------------- the page
+
+
+LIMITS = (
+    "Intervals that overlap decide nothing; more games (--episodes, --games) narrow them. The "
+    "cells deleted by insertion and deletion make screens that no game shows; three backgrounds "
+    "differ in how. The memory is held fixed: a map of what the memory holds is not asked for. "
+    "Perturbation methods are judged by perturbations, which favours them."
+)
+
+
+def write(subjects: list[Subject], folder: pathlib.Path) -> list[pathlib.Path]:
+    """Writes report.html, report.md, a CSV per table and a PNG per figure; returns their paths.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+    study = json.loads((folder / "study.json").read_text())
+    budget = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in study["budget"].items())
+    tables = [
+        controls_table(subjects),
+        *(methods_table(subjects, target) for target in TARGETS),
+        objects_table(subjects),
+        sanity_table(subjects),
+    ]
+    tables = [table for table in tables if table.rows]
+    figures = {"controls": controls_figure(subjects)}
+    for subject in subjects:
+        found, agreed = read_maps(subject), agreement(subject, "action")
+        if not found:
+            continue
+        figures[f"curves-{subject.name}"] = curves_figure(subject, found)
+        if (drawn := maps_figure(subject)) is not None:
+            figures[f"maps-{subject.name}"] = drawn
+        figures[f"agreement-{subject.name}"] = agreement_figure(
+            *agreed, f"{subject.name}: rank correlation of the maps of the chosen action"
+        )
+    head = f"Budget asked for: {budget}. Every table gives the sample that there is. {LIMITS}"
+    page = [f"<h1>Do the masks explain?</h1><p>{html.escape(head)}</p>"]
+    text = [f"# Do the masks explain?\n\n{head}\n"]
+    written = []
+    for table in tables:
+        page.append(_html(table))
+        text.append(_markdown(table))
+        path = folder / f"{table.name}.csv"
+        lines = (",".join(f'"{cell}"' for cell in row) for row in (table.columns, *table.rows))
+        files.write(path, "\n".join(lines) + "\n")
+        written.append(path)
+    for name, figure in figures.items():
+        data = io.BytesIO()
+        figure.savefig(data, dpi=110)
+        path = folder / f"{name}.png"
+        with files.whole(path) as partial:
+            partial.write_bytes(data.getvalue())
+        written.append(path)
+        image = base64.b64encode(data.getvalue()).decode()
+        page.append(f'<h3>{name}</h3><img alt="{name}" src="data:image/png;base64,{image}">')
+        text.append(f"![{name}]({name}.png)\n")
+    files.write(folder / "report.html", _STYLE + "\n".join(page))
+    files.write(folder / "report.md", "\n".join(text))
+    return [folder / "report.html", folder / "report.md", *written]
+
+
+_STYLE = """<!doctype html><meta charset="utf-8"><title>Do the masks explain?</title>
+<style>body{font:15px/1.45 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse;font-size:13px}td,th{border-bottom:1px solid #ddd;padding:2px 9px;
+text-align:left}img{max-width:100%}</style>
+"""
+
+
+def _html(table: Table) -> str:
+    def line(cells, tag):
+        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+
+    rows = "".join(line(row, "td") for row in table.rows)
+    words = f"<h2>{html.escape(table.title)}</h2><p>{html.escape(table.words)}</p>"
+    return f"{words}<table>{line(table.columns, 'th')}{rows}</table>"
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.columns, ("---",) * len(table.columns), *table.rows]
+    rows = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return f"## {table.title}\n\n{table.words}\n\n{rows}\n"

@@ -1,0 +1,327 @@
+"""The study: a list of jobs, each of which leaves a file. What has a file is not done again.
+
+    games.npz                moments and steps of the games to look at      (`collect`)
+    maps/CHUNK.npz           every method's maps and curves at some moments (`Measure`)
+    sanity/MOMENT.npz        maps of networks whose layers are made anew
+    controls/NAME-PART.json  scores of whole games under a control
+
+One such folder per agent. A file appears whole or not at all, so a killed study goes on.
+"""
+
+import dataclasses
+import functools
+import itertools
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from maskrl import evaluation, files
+from maskrl.agent import Agent, AgentSpec
+from maskrl.checkpoint import AgentInfo
+from maskrl.devices import Devices
+from maskrl.errors import UserError
+from maskrl.evaluation import How
+from maskrl.study import collect, controls, measures
+from maskrl.study.collect import Moments
+from maskrl.study.methods import METHODS, cells
+from maskrl.study.probe import Scene, probe
+from maskrl.types import Params
+
+TARGETS = ("action", "value")
+PLAYED = ("normal", "inverse", *controls.CONTROLS, "random")
+# Cumulatively, from the output to the input (Adebayo et al. 2018, section 4.1).
+CASCADE = (
+    *("policy.kernel", "policy.features", "policy.mask", "value.kernel", "value.features"),
+    *("value.mask", "gates", "conv3", "conv2", "conv1"),
+)
+PART = 10  # games of a job of a control
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much is computed; it is kept beside the results, which must all have the same.
+
+    Attributes:
+      frames: moments per agent that maps are measured at.
+      games: that these moments come from.
+      episodes: whole games per control.
+      max_episode_steps: agent steps after which a game is cut off.
+      sanity: moments per agent at which layers are made anew.
+      seed: of the games; those of the controls are other ones.
+    """
+
+    frames: int = 1000
+    games: int = 20
+    episodes: int = 100
+    max_episode_steps: int = 10_000
+    sanity: int = 10
+    seed: int = 1_000_003
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """An agent to be studied, and its folder."""
+
+    name: str
+    agent: Agent
+    params: Params  # NumPy
+    info: AgentInfo
+    folder: pathlib.Path
+
+
+def settle(folder: pathlib.Path, budget: Budget, agents: dict[str, str]) -> None:
+    """Writes what is studied, or checks that it is what the folder was begun with.
+
+    Raises:
+      UserError: it is not.
+    """
+    path = folder / "study.json"
+    now = {"budget": dataclasses.asdict(budget), "agents": agents}
+    if path.exists():
+        then = json.loads(path.read_text())
+        if then != now:
+            raise UserError(f"{folder} holds a study of other agents or another budget: {then}")
+        return
+    files.write(path, json.dumps(now, indent=2) + "\n")
+
+
+def run(subjects: list[Subject], budget: Budget) -> None:
+    """Does every job that has left no file; shows how many are left, and for how long."""
+    jobs = [job for subject in subjects for job in _jobs(subject, budget)]
+    # One of each kind first: a study that was cut short says a little of everything.
+    jobs.sort(key=lambda job: job[0])
+    left = [job for job in jobs if not job[1].exists()]
+    with tqdm(total=len(jobs), initial=len(jobs) - len(left), unit=" jobs") as bar:
+        for _, path, words, work in left:
+            bar.set_postfix_str(words)
+            work(path)
+            bar.update()
+
+
+Job = tuple[tuple, pathlib.Path, str, Callable[[pathlib.Path], None]]
+
+
+def _jobs(subject: Subject, budget: Budget) -> Iterator[Job]:
+    """(order, file, words, work) of everything that is computed for an agent."""
+    folder, name = subject.folder, subject.name
+    games = folder / "games.npz"
+    yield (0, 0), games, f"{name}: games", functools.partial(_collect, subject, budget)
+    known = functools.cache(lambda: collect.read(games))
+    measure = Measure(subject, known)
+    chunks = -(-budget.frames // CHUNK)
+    for n in range(chunks):
+        path = folder / "maps" / f"{n:04}.npz"
+        yield (1, n / chunks), path, f"{name}: maps", functools.partial(measure.maps, n)
+    for n in range(budget.sanity):
+        path = folder / "sanity" / f"{n:03}.npz"
+        words = f"{name}: layers made anew"
+        yield (1, (n + 0.8) / budget.sanity), path, words, functools.partial(measure.sanity, n)
+    parts = -(-budget.episodes // PART)
+    for part, (place, control) in itertools.product(range(parts), enumerate(PLAYED)):
+        if control != "random" and not subject.info.has_mask("policy") and control != "normal":
+            continue
+        path = folder / "controls" / f"{control}-{part:02}.json"
+        work = functools.partial(_play, subject, budget, known, control, part)
+        yield (1, (part + place / len(PLAYED)) / parts), path, f"{name}: {control}", work
+
+
+def _collect(subject: Subject, budget: Budget, path: pathlib.Path) -> None:
+    moments = collect.collect(
+        subject.agent,
+        subject.params,
+        budget.games,
+        budget.frames,
+        budget.seed,
+        budget.max_episode_steps,
+    )
+    moments.save(path)
+
+
+# --------------------------------------------------------------------------- maps
+
+CHUNK = 8  # moments of a job; a multiple of the devices, and whole pairs
+PICTURED = 4  # every so many chunks keep their maps whole
+
+
+def in_turns(game: np.ndarray) -> np.ndarray:
+    """The order in which moments are measured: a pair of every game, then the next of every game.
+
+    However few chunks there are, they are of as many games as possible.
+
+    Args:
+      game: int [N], the game of every moment; neighbours (0, 1), (2, 3), ... are of one game.
+    """
+    pair_game = game[::2]
+    turn = np.array([np.sum(pair_game[:p] == g) for p, g in enumerate(pair_game)])
+    pairs = np.lexsort((pair_game, turn))
+    return np.stack([2 * pairs, 2 * pairs + 1], axis=1).ravel()
+
+
+def method_names(spec: AgentSpec, target: str) -> list[str]:
+    """The methods that apply: the mask's, if the target's branch has one, and all others."""
+    masked = spec.has_mask("value" if target == "value" else "policy")
+    return [name for name in METHODS if name != "mask" or masked]
+
+
+class Measure:
+    """Computes maps and curves; compiled once per agent."""
+
+    def __init__(self, subject: Subject, moments: Callable[[], Moments]):
+        self._subject, self._moments = subject, moments
+        self._devices = Devices(most_devices(CHUNK), alone=True)
+        self.names = {target: method_names(subject.agent.spec, target) for target in TARGETS}
+
+    @functools.cached_property
+    def _compiled(self):
+        return self._devices.compile(self._all)
+
+    @functools.cached_property
+    def _params(self):
+        return self._devices.replicate(self._subject.params)
+
+    @functools.cached_property
+    def _maps_alone(self):
+        return jax.jit(self._every_map)
+
+    def _every_map(self, params, scene: Scene, key) -> dict[str, jax.Array]:
+        """{target: [B, M, 80, 80]}: a target's methods have the same keys, whatever the params."""
+        agent = self._subject.agent
+        fast, plain = probe(agent, params, scene), probe(agent, params, scene, plain=True)
+        maps = {}
+        for target, names in self.names.items():
+            made = []
+            for name in names:
+                entry = METHODS[name]
+                at = jax.random.fold_in(key, list(METHODS).index(name))
+                made.append(entry.function(plain if entry.plain else fast, scene, target, at))
+            maps[target] = jnp.stack(made, axis=1)
+        return maps
+
+    def _all(self, params, scene: Scene, keys) -> dict[str, jax.Array]:
+        """Maps, their cells and their curves; the moments come first in every array."""
+        key, lot = jax.random.split(keys[0])
+        see = probe(self._subject.agent, params, scene)
+        out = {}
+        for target, maps in self._every_map(params, scene, key).items():
+            small = cells(maps)  # [B, M, 10, 10]
+            rank = measures.ranks(jnp.swapaxes(small, 0, 1), lot)
+            top = jnp.maximum(maps.max(axis=(2, 3), keepdims=True), 1e-30)
+            out[f"maps.{target}"] = (maps / top).astype(jnp.float16)
+            out[f"cells.{target}"] = small
+            for name, curve in measures.curves(see, scene, rank).items():
+                out[f"{name}.{target}"] = jnp.moveaxis(curve, -1, 0)  # [B, M, way, ground, share]
+        return out
+
+    def maps(self, chunk: int, path: pathlib.Path) -> None:
+        """Maps and curves at the moments of a chunk; an empty file where there are no more."""
+        moments = self._moments()
+        index = in_turns(moments.game)[chunk * CHUNK : (chunk + 1) * CHUNK]
+        if not len(index):
+            _save(path, index=index)
+            return
+        full = np.resize(index, CHUNK)  # the last chunk is filled by repetition
+        scene = jax.tree.map(lambda x: x[full], moments.scene)
+        keys = np.stack([jax.random.fold_in(jax.random.PRNGKey(1), i) for i in full])
+        out = self._compiled(self._params, *self._devices.split((scene, keys)))
+        out = {k: v[: len(index)] for k, v in self._devices.merge(out).items()}
+        if chunk % PICTURED:  # full maps are for pictures
+            out = {k: v for k, v in out.items() if not k.startswith("maps.")}
+        _save(path, index=index, **out)
+
+    def sanity(self, number: int, path: pathlib.Path) -> None:
+        """Rank correlation and similarity of every map with the map of the network as it was.
+
+        Layers are made anew one after the other, from the output to the input, and stay so; the
+        carry is the one that the trained network left.
+        """
+        moments, subject = self._moments(), self._subject
+        at = in_turns(moments.game)[(2 * number) % len(moments.game)]
+        scene = jax.tree.map(lambda x: x[at : at + 1], moments.scene)
+        key = jax.random.fold_in(jax.random.PRNGKey(2), number)
+        original = self._maps_alone(subject.params, scene, key)
+        fresh = jax.tree.map(np.asarray, subject.agent.init_params(jax.random.fold_in(key, 1)))
+        params = jax.tree.map(np.asarray, subject.params)
+        stages = [s for s in CASCADE if _has(params, s)]
+        correlation = {t: [] for t in TARGETS}
+        similarity = {t: [] for t in TARGETS}
+        for stage in stages:
+            params = replaced(params, fresh, stage)
+            now = self._maps_alone(params, scene, key)
+            for target in TARGETS:
+                before, after = (np.asarray(maps[target][0]) for maps in (original, now))
+                small = (np.asarray(cells(maps)) for maps in (before, after))
+                correlation[target].append(measures.rank_correlation(*small))
+                similarity[target].append(
+                    [measures.ssim(*p) for p in zip(before, after, strict=True)]
+                )
+        arrays = {f"correlation.{t}": np.array(v) for t, v in correlation.items()}
+        arrays |= {f"ssim.{t}": np.array(v) for t, v in similarity.items()}
+        _save(path, game=moments.game[at], stages=np.array(stages), **arrays)
+
+
+def most_devices(rows: int) -> int:
+    """The most devices of this host over which so many rows divide."""
+    return max(d for d in range(1, jax.local_device_count() + 1) if rows % d == 0)
+
+
+def _has(params: Params, stage: str) -> bool:
+    head, *rest = stage.split(".")
+    return head in params and (not rest or rest[0] in params[head])
+
+
+def replaced(params: Params, fresh: Params, stage: str) -> Params:
+    """The parameters with those of one stage of `CASCADE` taken from `fresh`."""
+    head, *rest = stage.split(".")
+    new = fresh[head] if not rest else params[head] | {rest[0]: fresh[head][rest[0]]}
+    if rest == ["kernel"]:  # the dense layer's other half
+        new = new | {"bias": fresh[head]["bias"]}
+    return params | {head: new}
+
+
+# --------------------------------------------------------------------------- whole games
+
+
+def known_masks(moments: Moments) -> dict[str, controls.Known]:
+    """What the controls take from the games to look at, by branch."""
+    return {branch: _known(masks, moments.step_game) for branch, masks in moments.masks.items()}
+
+
+def _known(masks: np.ndarray, step_game: np.ndarray) -> controls.Known:
+    games = [masks[step_game == g] for g in np.unique(step_game)]
+    steps = max(map(len, games))
+    others = np.stack([np.resize(g, (steps, *g.shape[1:])) for g in games])
+    return controls.Known(mean=masks.mean(axis=0), others=others)
+
+
+def _play(
+    subject: Subject,
+    budget: Budget,
+    moments: Callable[[], Moments],
+    control: str,
+    part: int,
+    path: pathlib.Path,
+) -> None:
+    """Scores of part of a control's games; the seeds are the same for every control."""
+    episodes = min(PART, budget.episodes - part * PART)
+    mode = control if control in evaluation.MODES else "normal"
+    play_how = How(
+        mode=mode, seed=budget.seed + 1 + part, max_episode_steps=budget.max_episode_steps
+    )
+    agent = subject.agent
+    if control in controls.CONTROLS:
+        known = known_masks(moments()) if control in controls.NEEDS_KNOWN else {}
+        agent = controls.controlled(agent, control, "policy", known)
+    games = evaluation.play(agent, subject.params, episodes, play_how)
+    result = {"scores": games.scores.tolist(), "lengths": games.lengths.tolist()}
+    files.write(path, json.dumps(result) + "\n")
+
+
+def _save(path: pathlib.Path, **arrays: np.ndarray) -> None:
+    """An .npz that appears whole or not at all."""
+    with files.whole(path) as partial, open(partial, "wb") as file:
+        np.savez_compressed(file, **arrays)

@@ -1,0 +1,224 @@
+"""The study of the masks, on toys whose answers are known by construction."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from samples import agent_with, random_timestep
+
+from maskrl.study import measures, objects, run
+from maskrl.study.controls import CONTROLS, Known, Moment, controlled
+from maskrl.study.methods import METHODS, cells
+from maskrl.study.probe import Answer, Scene, apply_head, probe
+from maskrl.types import Carry
+
+CELL = (3, 6)  # the toy looks at one pixel of this cell
+PIXEL = (CELL[0] * 8 + 4, CELL[1] * 8 + 4)
+
+
+class OnePixel:
+    """One pixel decides between two actions, and is the value; the rest of the screen is idle."""
+
+    def torso(self, observation):
+        picked = jnp.zeros(observation.shape).at[:, PIXEL[0], PIXEL[1]].set(1.0) * observation
+        return picked.reshape(-1, 10, 8, 10, 8).sum(axis=(2, 4))[..., None]
+
+    def core(self, torso):
+        return torso
+
+    def heads(self, hidden):
+        light = hidden.sum(axis=(1, 2, 3))
+        mask = cells(jnp.zeros((len(light), 80, 80)).at[:, PIXEL[0], PIXEL[1]].set(64.0))
+        return Answer(jnp.stack([0 * light, light], axis=1), light, mask, mask)
+
+    def __call__(self, observation):
+        return self.heads(self.core(self.torso(observation)))
+
+
+def scene(batch=2, seed=0):
+    """Dark noise with a bright deciding pixel."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(0, 0.1, (batch, 80, 80, 1)).astype(np.float32)
+    x[:, PIXEL[0], PIXEL[1]] = 3.0
+    carry = rng.normal(size=(2, batch, 10, 10, 64)).astype(np.float32)
+    return Scene(
+        observation=jnp.array(x),
+        previous=jnp.zeros_like(x),
+        mean=jnp.full_like(x, 0.05),
+        black=jnp.zeros(batch),
+        carry=Carry(hidden=jnp.array(carry[0]), cell=jnp.array(carry[1])),
+        is_first=jnp.arange(batch) == 1,
+        action=jnp.ones(batch, jnp.int32),
+    )
+
+
+@pytest.mark.parametrize("target", ["action", "policy", "value"])
+@pytest.mark.parametrize(
+    "name", [n for n, e in METHODS.items() if e.kind in ("own", "gradient", "perturbation")]
+)
+def test_every_method_finds_the_pixel_that_decides(name, target):
+    at = scene()
+    maps = METHODS[name].function(OnePixel(), at, target, jax.random.PRNGKey(0))
+    assert maps.shape == (2, 80, 80)
+    assert np.all(maps >= 0)
+    top = np.argmax(np.asarray(cells(maps)).reshape(2, -1), axis=1)
+    assert top.tolist() == [CELL[0] * 10 + CELL[1]] * 2
+
+
+def test_gradients_by_hand():
+    """d log softmax / d light = p(other); times the light; the integral is the difference."""
+    at, key = scene(), jax.random.PRNGKey(0)
+    other = 1 / (1 + np.exp(3.0))
+    peak = {n: float(METHODS[n].function(OnePixel(), at, "action", key)[0][PIXEL]) for n in (
+        "gradient", "gradient-x-input", "integrated")}  # fmt: skip
+    assert peak["gradient"] == pytest.approx(other, rel=1e-4)
+    assert peak["gradient-x-input"] == pytest.approx(3 * other, rel=1e-4)
+    assert peak["integrated"] == pytest.approx(np.log(1 - other) - np.log(0.5), rel=1e-2)
+
+
+def test_trivial_maps_do_not_ask():
+    at, key = scene(), jax.random.PRNGKey(0)
+    for name, entry in METHODS.items():
+        if entry.kind == "trivial":
+            assert entry.function(None, at, "action", key).shape == (2, 80, 80), name
+    moved = METHODS["moved"].function(None, at, "action", key)
+    assert np.unravel_index(np.argmax(moved[0]), (80, 80)) == PIXEL
+
+
+def test_curves_of_a_map_that_is_right_and_of_one_that_is_wrong():
+    """The pixel goes first, or last: the probability falls at the first share, or at the last."""
+    at = scene()
+    right = cells(METHODS["mask"].function(OnePixel(), at, "action", jax.random.PRNGKey(0)))
+    rank = measures.ranks(jnp.stack([right, -right]), jax.random.PRNGKey(1))
+    curve = {k: np.asarray(v) for k, v in measures.curves(OnePixel(), at, rank).items()}
+    high = 1 / (1 + np.exp(-3.0))
+    black = curve["probability"][:, :, 0, :, 0]  # [map, way, share]
+    np.testing.assert_allclose(black[0, 0], [high] + [0.5] * 6, rtol=1e-5)
+    np.testing.assert_allclose(black[0, 1], [0.5] + [high] * 6, rtol=1e-5)
+    np.testing.assert_allclose(black[1, 0], [high] * 6 + [0.5], rtol=1e-5)
+    np.testing.assert_allclose(curve["value"][0, 0, 0, 1:, 0], 3.0, rtol=1e-5)
+    assert curve["kl"][0, 1, 0, 1:].max() < 1e-6
+    assert measures.area(black[0, 1], axis=-1) == pytest.approx(0.975 * high + 0.0125, rel=1e-3)
+
+
+def test_maps_compared():
+    rng = np.random.default_rng(0)
+    a = rng.uniform(size=(80, 80))
+    assert measures.rank_correlation(a, a**3) == pytest.approx(1)
+    assert measures.rank_correlation(a, -a) == pytest.approx(-1)
+    assert measures.rank_correlation(a, np.ones_like(a)) == 0
+    assert measures.ssim(a, 2 * a + 1) == pytest.approx(1)
+    assert abs(measures.ssim(a, rng.uniform(size=(80, 80)))) < 0.2
+
+
+def test_intervals_are_over_games():
+    """A thousand frames of two games say no more than two numbers."""
+    values, games = np.repeat([0.0, 1.0], 500), np.repeat([0, 1], 500)
+    assert measures.bootstrap(values, games) == (0.5, 0.0, 1.0)
+    _, low, high = measures.bootstrap(values, np.arange(1000))
+    assert 0.46 < low < high < 0.54
+    assert measures.bootstrap(values, np.zeros(1000))[1] == -np.inf
+
+
+@pytest.mark.parametrize("core", ["convlstm", "none"])
+def test_the_probe_says_what_the_agent_says(core):
+    agent = agent_with(core=core)
+    params, at = agent.init_params(jax.random.PRNGKey(0)), scene()
+    expected, _ = agent.apply(params, at.observation[None], at.carry, at.is_first[None])
+    for plain in (False, True):
+        answer = probe(agent, params, at, plain=plain)(at.observation)
+        for name, value in answer._asdict().items():
+            np.testing.assert_allclose(value, getattr(expected, name)[0], atol=1e-5)
+
+
+def moment(batch=3):
+    mask = np.random.default_rng(0).uniform(size=(batch, 10, 10)).astype(np.float32)
+    return Moment(jnp.array(mask), jnp.arange(batch), jnp.full(batch, 7), jax.random.PRNGKey(0))
+
+
+def test_controls_by_hand():
+    at = moment()
+    others = np.random.default_rng(1).uniform(size=(2, 5, 10, 10)).astype(np.float32)
+    known = Known(mean=others.mean(axis=(0, 1)), others=others)
+    made = {name: np.asarray(f(at, known)) for name, f in CONTROLS.items()}
+    mask = np.asarray(at.mask)
+    flat = lambda m: np.sort(m.reshape(len(m), -1), axis=1)  # noqa: E731
+    for name in ("shifted", "shuffled", "noise", "reversed"):
+        np.testing.assert_allclose(flat(made[name]), flat(mask))  # place changes, strength stays
+        assert not np.allclose(made[name], mask)
+    np.testing.assert_array_equal(made["shifted"][:, 5:, 5:], mask[:, :5, :5])
+    np.testing.assert_array_equal(made["ones"], 1)
+    np.testing.assert_array_equal(made["mean"][1], known.mean)
+    np.testing.assert_array_equal(made["other"], others[[0, 1, 0], 2])
+    np.testing.assert_allclose(
+        made["rescaled"].mean(axis=(1, 2)), mask.mean(axis=(1, 2)), rtol=1e-5
+    )
+    order = measures.rank_correlation(made["reversed"], mask)
+    np.testing.assert_allclose(order, -1, atol=1e-6)
+    later = at._replace(step=at.step + 1)
+    np.testing.assert_array_equal(CONTROLS["shuffled"](later, known), made["shuffled"])
+    assert not np.array_equal(CONTROLS["noise"](later, known), made["noise"])
+
+
+def test_a_controlled_agent_plays_by_the_controls_mask():
+    """An agent whose play depends on one cell: the mask of another place changes its logits."""
+    agent = agent_with()
+    params = jax.tree.map(np.array, agent.init_params(jax.random.PRNGKey(0)))
+    kernel = np.zeros((10, 10, 32, 4), np.float32)
+    kernel[2, 2, :, 1] = 1.0
+    params["policy"]["kernel"] = kernel.reshape(-1, 4)
+    state, step = agent.init_state(np.arange(2)), random_timestep(np.random.default_rng(0), 2, True)
+    key = jax.random.PRNGKey(0)
+    for name in ("ones", "shifted"):
+        played = controlled(agent, name, "policy", {})
+        _, out = played.step(params, state, step, key, greedy=True)
+        _, plain = agent.step(params, state, step, key, greedy=True)
+        features, mask = plain.network.policy_features[0], plain.network.policy_mask[0]
+        seen = np.ones(2) if name == "ones" else np.asarray(mask[:, 7, 7])
+        cell = np.asarray(features[:, 2, 2].sum(axis=-1)) * seen
+        np.testing.assert_allclose(out.network.logits[0, :, 1], cell, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        apply_head(params["policy"], features, mask), plain.network.logits[0], atol=1e-5
+    )
+
+
+def test_layers_made_anew():
+    params = {"conv1": {"kernel": 1, "bias": 1}, "policy": {"kernel": 1, "bias": 1, "mask": 1}}
+    fresh = jax.tree.map(lambda x: x + 1, params)
+    assert run.replaced(params, fresh, "conv1")["conv1"] == {"kernel": 2, "bias": 2}
+    head = run.replaced(params, fresh, "policy.kernel")["policy"]
+    assert head == {"kernel": 2, "bias": 2, "mask": 1}
+
+
+def test_few_moments_are_of_many_games():
+    game = np.repeat([0, 1, 2], [4, 4, 2])
+    assert game[run.in_turns(game)[:6]].tolist() == [0, 0, 1, 1, 2, 2]
+    assert sorted(run.in_turns(game)) == list(range(10))
+
+
+def test_jobs_that_have_a_file_are_not_done_again(tmp_path, monkeypatch):
+    done = []
+    jobs = [((i,), tmp_path / f"{i}", "", lambda p: (done.append(p.name), p.touch())) for i in "ab"]
+    monkeypatch.setattr(run, "_jobs", lambda subject, budget: jobs)
+    (tmp_path / "a").touch()
+    for _ in range(2):
+        run.run([types.SimpleNamespace()], run.Budget())
+    assert done == ["b"]
+
+
+def test_things_by_memory():
+    """Places as they were seen on real frames: the ball at column 122, rows 141 to 145."""
+    ram = np.zeros(128, np.uint8)
+    ram[[72, 99, 101]] = 181, 171, 133
+    frame = np.zeros((210, 160, 3), np.uint8)
+    places, _ = objects.find("Breakout", frame, ram)
+    rows, columns = (np.flatnonzero(places["ball"].any(axis=a)) for a in (1, 0))
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (141, 146, 122, 125)
+    assert not places["bricks"].any()
+    # Cells of 16 x 16 pixels from row 34 on: its last row is the first of the next cell.
+    cells_ = np.argwhere(objects.touched(places["ball"], (34, 194)))
+    assert cells_.tolist() == [[6, 7], [7, 7]]
+    share = objects.share_on(np.ones((1, 10, 10)), np.arange(100).reshape(1, 10, 10) < 7)
+    assert share == pytest.approx(0.07)

@@ -11,11 +11,20 @@ On several hosts, the same command on each:
 Writes `runs/<Game>-<mask>-<seed>/`: checkpoints, metrics.csv, TensorBoard events, config.json.
 """
 
+from maskrl.signals import Signals
+
+if __name__ == "__main__":
+    SIGNALS = Signals("train.py")  # before the imports, which take seconds and start threads
+
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
+import os
 import pathlib
+import shutil
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import maskrl
@@ -23,7 +32,7 @@ from maskrl import checkpoint, config, devices, hosts, training
 from maskrl.checkpoint import RUNS
 from maskrl.cli import Parser, add_config_flags
 from maskrl.envs import game_name
-from maskrl.errors import UserError, exit_on_user_error
+from maskrl.errors import Fault, UserError, exit_on_user_error
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "numpy")
 
@@ -52,7 +61,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def new_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Config, pathlib.Path]:
-    """The settings of a new run, and its folder, which is made."""
+    """The settings of a new run, and its folder, which is not there yet."""
     if "game" in given:
         given["game"] = game_name(given["game"])
     settings = config.Config(**(config.PRESETS.get(args.preset, {}) | given))
@@ -69,12 +78,16 @@ def new_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Con
         )
     devices.most_devices(settings.actors_per_group)  # raises before the folder is made
     run = args.run_dir or RUNS / settings.run_name
-    if run.exists():
-        raise UserError(f"{run} exists: go on with --resume {run}, or name another by --run-dir")
     try:
-        run.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot make {run}: {error.strerror}") from error
+        # A folder without a configuration is what is left of a start that was killed.
+        if run.exists() and (
+            not run.is_dir() or any(p.name != checkpoint.LOCK for p in run.iterdir())
+        ):
+            raise UserError(
+                f"{run} exists: go on with --resume {run}, or name another by --run-dir"
+            )
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot make {run}: {getattr(error, 'strerror', error)}") from error
     return settings, run
 
 
@@ -82,7 +95,7 @@ def old_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Con
     """The settings of the run to resume, and its folder."""
     if args.run_dir or args.preset:
         raise UserError("--resume takes the run's own settings: leave out --run-dir and --preset")
-    run = checkpoint.newest_run(RUNS) if args.resume is True else args.resume
+    run = checkpoint.newest_run(RUNS, saved=False) if args.resume is True else args.resume
     if run is None:
         raise UserError(f"there is no run in {RUNS}/ to resume: python train.py --game Breakout")
     saved = config.read(run / checkpoint.CONFIG)
@@ -100,8 +113,38 @@ def old_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Con
     return dataclasses.replace(saved, steps=given.get("steps", saved.steps)), run
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line."""
+@contextlib.contextmanager
+def starting(run: pathlib.Path, new: bool, signals: Signals | None) -> Iterator[None]:
+    """The first host has the run for itself. If it does not come to train, no new folder stays.
+
+    Raises:
+      UserError: the folder cannot be made, or another process has it.
+    """
+    if not hosts.is_first():
+        yield
+        return
+
+    def undo() -> str:
+        if new and not (run / checkpoint.CHECKPOINTS).exists():
+            shutil.rmtree(run, ignore_errors=True)
+        return "nothing was changed"
+
+    if signals is not None:
+        signals.leave(undo)
+    try:
+        run.mkdir(parents=True, exist_ok=not new or run.exists())
+    except OSError as error:
+        raise UserError(f"cannot make {run}: {error.strerror}") from error
+    with checkpoint.locked(run):
+        try:
+            yield
+        except BaseException:
+            undo()
+            raise
+
+
+def main(argv: list[str] | None = None, signals: Signals | None = None) -> int:
+    """The command line; without `signals` only Ctrl-C is minded."""
     with exit_on_user_error("train.py"):
         args = parse(argv)
         names = {field.name for field in dataclasses.fields(config.Config)}
@@ -110,31 +153,43 @@ def main(argv: list[str] | None = None) -> int:
         if args.distributed or joining != (None, None, None):
             hosts.join(*joining)
         settings, run = hosts.from_first(lambda: (old_run if args.resume else new_run)(args, given))
+        with starting(run, not args.resume, signals):
+            return train(settings, run, bool(args.resume), signals)
 
-        trainer = training.Trainer(
-            settings,
-            run,
-            device_count=devices.most_devices(settings.actors_per_group),
-            resume=bool(args.resume),
-        )
-        versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-        versions["maskrl"] = maskrl.__version__
-        session = {"command": sys.argv, "versions": versions}
-        if hosts.is_first():
-            config.write(settings, run / checkpoint.CONFIG, session)
-            print(f"{run}: {settings.groups} groups of {settings.actors_per_group} actors")
-        # A machine that is taken away says SIGTERM: save, as on Ctrl-C.
-        hosts.on_signals(trainer.stop)
-        try:
-            trainer.train()
-        except KeyboardInterrupt:
-            print(f"interrupted and saved; go on with: python train.py --resume {run}")
-            return 130
-        if hosts.is_first():
-            print(f"done: python evaluate.py --agent {run}")
+
+def train(settings: config.Config, run: pathlib.Path, resume: bool, signals: Signals | None) -> int:
+    """Makes the trainer, and trains; the exit code."""
+    trainer = training.Trainer(
+        settings, run, device_count=devices.most_devices(settings.actors_per_group), resume=resume
+    )
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions["maskrl"] = maskrl.__version__
+    session = {"command": sys.argv, "versions": versions}
+    if hosts.is_first():
+        config.write(settings, run / checkpoint.CONFIG, session)
+        print(f"{run}: {settings.groups} groups of {settings.actors_per_group} actors")
+    go_on = f"go on with: python train.py --resume {run}"
+    if signals is not None:
+        signals.ask(trainer.stop, lambda: f"not saved, {trainer.newest}; {go_on}")
+    try:
+        trainer.train()
+    except KeyboardInterrupt:
+        print(f"interrupted and saved, {trainer.newest}; {go_on}")
+        return 130 if signals is None else signals.exit_code
+    except Fault as error:
+        raise type(error)(f"{error}; {trainer.newest}; {go_on}") from error
+    if hosts.is_first():
+        print(f"done: python evaluate.py --agent {run}")
     return 0
 
 
 if __name__ == "__main__":
     devices.use_cores()
-    sys.exit(main())
+    try:
+        code = main(signals=SIGNALS)
+    except SystemExit as error:
+        code = error.code
+        if code == Fault.exit_code:  # threads that wait for a lost environment would be waited for
+            sys.stdout.flush()
+            os._exit(code)
+    sys.exit(code)

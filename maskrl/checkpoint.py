@@ -35,7 +35,7 @@ from maskrl import files
 from maskrl.agent import Agent, AgentSpec, make_agent
 from maskrl.cli import Parser
 from maskrl.config import CORES, FRAMES, MASKS
-from maskrl.errors import UserError, exit_on_user_error
+from maskrl.errors import Fault, UserError, exit_on_user_error
 from maskrl.types import Params
 
 RUNS = pathlib.Path("runs")  # where runs are, unless told otherwise
@@ -44,6 +44,7 @@ CHECKPOINTS, BEST, CONFIG, AGENT, LOCK = (
     "run.lock",
 )
 PARAMS, TRAINING = "params", "training"  # the parts
+_PADDED = "/recent/"  # of training: means of games and lives, padded with NaN
 KEEP = 2  # checkpoints
 _DAMAGED = ".damaged"  # the end of a checkpoint's name once it was found damaged
 
@@ -52,7 +53,7 @@ class Damaged(UserError):
     """Something that was saved is not whole, or not what was saved."""
 
 
-class SaveError(UserError):
+class SaveError(Fault):
     """Something could not be saved."""
 
 
@@ -104,9 +105,16 @@ class Checkpointer:
         with _said(folder), files.whole(folder) as partial:
             partial.mkdir()
             _write(partial, info, {PARAMS: params, TRAINING: training})
-        whole = [step for step in self.steps() if (self.folder / str(step) / AGENT).exists()]
-        for step in whole[:-KEEP]:
+        for step in self._complete()[:-KEEP]:
             shutil.rmtree(self.folder / str(step), ignore_errors=True)
+
+    @property
+    def newest(self) -> int | None:
+        """The agent steps of the newest checkpoint that was written whole; None without any."""
+        return max(self._complete(), default=None)
+
+    def _complete(self) -> list[int]:
+        return [step for step in self.steps() if (self.folder / str(step) / AGENT).exists()]
 
     def steps(self) -> list[int]:
         """The agent steps of all checkpoints, damaged ones too, in order.
@@ -409,7 +417,7 @@ def _digest(tree: Any) -> str:
     """
     digest = hashlib.sha256()
     for name, array in sorted(_arrays(tree).items()):
-        if not np.all(np.isfinite(array)):
+        if not (np.all(np.isfinite(array)) or name.startswith(_PADDED)):
             raise ValueError(f"{name} has numbers that are not finite")
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())

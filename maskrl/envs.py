@@ -1,8 +1,10 @@
 """EnvPool's Atari games -> `TimeStep`s. The only module that imports envpool."""
 
+import concurrent.futures
 import difflib
 import re
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import envpool
 import jax
@@ -10,7 +12,7 @@ import numpy as np
 from envpool.atari.registration import atari_game_list
 
 from maskrl.config import EPISODE_STEPS
-from maskrl.errors import UserError
+from maskrl.errors import Fault, UserError, one_line
 from maskrl.types import TimeStep
 
 _ACTIONS = (
@@ -30,6 +32,9 @@ _MINIMAL_ACTIONS = {
 # What the original does with every life before the agent takes over, after the reset's FIRE, in
 # games whose action 1 is FIRE: Breakout's ball is in flight then. Numbers of actions.
 OPENING = (1, 2, 0, 1, 2)
+
+
+STALL_SECONDS = 60  # without an answer, after which environments count as lost
 
 
 def _plain(name: str) -> str:
@@ -104,6 +109,9 @@ class Environments:
       max_episode_steps: agent steps after which a game is cut off (less the openings of all its
         lives but the first).
       threads: that step the environments, at most B.
+
+    Raises:
+      Fault (every method): EnvPool failed, or has not answered for a minute.
     """
 
     def __init__(
@@ -119,7 +127,12 @@ class Environments:
         self.num_actions = num_actions(game)
         fires = action_names(game, self.num_actions)[1:2] == ("FIRE",)
         self._opening = OPENING if fires else ()
-        self._pool = envpool.make(
+        self._what = f"EnvPool, {game}, {num_envs} environments, seed {seed}"
+        # EnvPool waits in C++, for ever: it does so in a thread of its own.
+        self._waiter = concurrent.futures.ThreadPoolExecutor(1, "envpool")
+        self.num_envs = num_envs
+        self._pool = self._answer(
+            envpool.make,
             f"{game}-v5",
             env_type="gymnasium",
             num_envs=num_envs,
@@ -135,11 +148,10 @@ class Environments:
         )
         self._rgb = rgb
         self._done = np.zeros(num_envs, bool)
-        self.num_envs = num_envs
 
     def reset(self) -> Row:
         """New games everywhere; every row is a first."""
-        frame, info = self._pool.reset()
+        frame, info = self._answer(self._pool.reset)
         self._done[:] = False
         flags = np.zeros(self.num_envs, bool)
         timestep = TimeStep(
@@ -154,7 +166,19 @@ class Environments:
     def send(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
         """Starts a step of all environments, or of those in `ids`; does not wait for it."""
         ids = np.arange(self.num_envs) if ids is None else ids
-        self._pool.send(np.asarray(action, np.int32), np.asarray(ids, np.int32))
+        try:
+            self._pool.send(np.asarray(action, np.int32), np.asarray(ids, np.int32))
+        except Exception as error:
+            raise Fault(f"{self._what}: {one_line(error)}") from error
+
+    def _answer(self, ask: Callable, *args: Any, **kwargs: Any) -> Any:
+        """What EnvPool returns."""
+        try:
+            return self._waiter.submit(ask, *args, **kwargs).result(STALL_SECONDS)
+        except concurrent.futures.TimeoutError as error:
+            raise Fault(f"{self._what}: no answer for {STALL_SECONDS} s") from error
+        except Exception as error:
+            raise Fault(f"{self._what}: {one_line(error)}") from error
 
     def recv(self) -> Row:
         """Waits for the step that was sent; rows in the order of its ids."""
@@ -162,7 +186,7 @@ class Environments:
 
     def _recv(self) -> tuple[Row, np.ndarray]:
         """A row, and the numbers of its environments."""
-        frame, _, terminated, truncated, info = self._pool.recv()
+        frame, _, terminated, truncated, info = self._answer(self._pool.recv)
         ids = info["env_id"]
         is_first = self._done[ids]
         done = terminated | truncated
@@ -198,6 +222,7 @@ class Environments:
     def close(self) -> None:
         """Ends the threads."""
         self._pool.close()
+        self._waiter.shutdown()
 
     def _frame(self, frame: np.ndarray) -> np.ndarray:
         return frame if self._rgb else frame[:, 0]

@@ -89,8 +89,18 @@ class Player:
         self._devices = Devices(count, alone=True)
         self._start = _chooser(agent, self._devices, how)
 
-    def play(self, params: Params, *, progress: bool = False) -> Games:
-        """Plays the games, the same ones every time, with these parameters (NumPy)."""
+    def play(
+        self,
+        params: Params,
+        *,
+        progress: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Games:
+        """Plays the games, the same ones every time, with these parameters (NumPy).
+
+        Raises:
+          KeyboardInterrupt: `stopped()` has become true.
+        """
         devices, count = self._devices, len(self._share)
         choose = self._start(params)
         # While the network chooses for one table, the environments of the other are stepped.
@@ -113,6 +123,8 @@ class Player:
             )
             playing, previous = list(tables), None
             while playing:
+                if stopped():
+                    raise KeyboardInterrupt
                 for table in list(playing):
                     table.receive()
                     if not len(table.rows):

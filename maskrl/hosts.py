@@ -85,24 +85,6 @@ def _reach(coordinator: str, wait: bool) -> None:
             time.sleep(0.2)
 
 
-def on_signals(stop: Callable[[], None]) -> None:
-    """Makes SIGTERM a KeyboardInterrupt; of several hosts, both it and Ctrl-C call `stop`.
-
-    There, an interrupt wherever the program happens to be would leave the others waiting. A second
-    signal ends the process.
-    """
-    if jax.process_count() == 1:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        return
-
-    def ask(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        stop()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask)
-
-
 def is_first() -> bool:
     """Whether this is the host that writes, evaluates and prints."""
     return jax.process_index() == 0

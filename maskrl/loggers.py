@@ -1,13 +1,20 @@
 """Where a run's numbers go: the progress line, `metrics.csv`, TensorBoard."""
 
+import contextlib
 import csv
+import io
 import pathlib
+import shutil
+import time
 from collections.abc import Callable, Mapping
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from maskrl import files
+from maskrl.errors import UserError
 
 COLUMNS = (
     "agent_steps",
@@ -45,24 +52,36 @@ COLUMNS = (
 class Logger:
     """A run's log. On resume the rows after `agent_steps` are dropped: they will come again.
 
+    A disk that fails costs no training: it is said, and the rows are written once it works again.
+
     Args:
       folder: the run's.
       start, target: agent steps, for the progress line.
+
+    Raises:
+      UserError: `metrics.csv` cannot be read or written.
     """
 
     def __init__(self, folder: pathlib.Path, start: int, target: int):
-        path = folder / "metrics.csv"
-        kept: list[dict[str, str]] = []
-        if path.exists():
-            with open(path, newline="") as file:
-                kept = [row for row in csv.DictReader(file) if int(row["agent_steps"]) <= start]
-        with files.whole(path) as partial, open(partial, "w", newline="") as file:
-            rows = csv.DictWriter(file, COLUMNS)
-            rows.writeheader()
-            rows.writerows(kept)
-        self._file = open(path, "a", newline="")  # noqa: SIM115, closed in `close`
-        self._csv = csv.DictWriter(self._file, COLUMNS)
-        self._events = SummaryWriter(str(folder), purge_step=start if kept else None)
+        self._path = folder / "metrics.csv"
+        kept, damaged = _read_rows(self._path, start)
+        if damaged:
+            copy = folder / "metrics.damaged.csv"
+            shutil.copyfile(self._path, copy)
+            print(f"{self._path}: {damaged} damaged rows are dropped ({copy} has them)")
+        text = io.StringIO(newline="")
+        rows = csv.DictWriter(text, COLUMNS)
+        rows.writeheader()
+        rows.writerows(kept)
+        files.write(self._path, text.getvalue())
+        self._size = self._path.stat().st_size  # bytes, of whole rows
+        self._waiting: list[dict[str, object]] = []  # rows that are not on disk
+        self._failing = False
+        # Not tensorboardX's `SummaryWriter`: its queue blocks for ever once its thread has failed.
+        self._events = EventsWriter(str(folder / "events"))
+        if kept:
+            start_of_session = SessionLog(status=SessionLog.START)
+            self._events.write_event(Event(step=start, session_log=start_of_session))
         self._progress = tqdm(
             total=target, initial=start, unit=" steps", unit_scale=True, dynamic_ncols=True
         )
@@ -81,19 +100,67 @@ class Logger:
 
     def row(self, values: Mapping[str, float]) -> None:
         """Writes a row of `COLUMNS`; what is absent stays empty."""
-        self._csv.writerow(
+        self._waiting.append(
             {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in values.items()}
         )
-        self._file.flush()
-        for name, value in values.items():
-            if name != "agent_steps":
-                self._events.add_scalar(name, value, values["agent_steps"])
+        try:
+            self._append()
+            for name, value in values.items():
+                if name != "agent_steps":
+                    event = Event(wall_time=time.time(), summary=scalar(name, value))
+                    event.step = values["agent_steps"]
+                    self._events.write_event(event)
+            self._events.flush()
+        except OSError as error:
+            if not self._failing:
+                self.say(f"cannot write {self._path.parent}: {error.strerror}")
+            self._failing = True
+        else:
+            self._failing = False
+
+    def _append(self) -> None:
+        """Adds the rows that wait to `metrics.csv`, over what a failed attempt has left there."""
+        with open(self._path, "r+", newline="") as file:
+            file.truncate(self._size)
+            file.seek(self._size)
+            csv.DictWriter(file, COLUMNS).writerows(self._waiting)
+        self._size = self._path.stat().st_size
+        self._waiting.clear()
 
     def close(self) -> None:
         """Flushes everything."""
         self._progress.close()
-        self._events.close()
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._events.close()
+
+
+def _read_rows(path: pathlib.Path, last: int) -> tuple[list[dict[str, str]], int]:
+    """(the rows up to `last` agent steps, how many others are no rows): torn, or not of numbers."""
+    try:
+        lines = path.read_bytes().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    kept: list[dict[str, str]] = []
+    damaged, columns, newest = 0, list(COLUMNS), -1
+    for number, line in enumerate(lines):
+        cells = line.split(",")
+        if number == 0 and set(cells) & set(COLUMNS):
+            columns = cells
+            continue
+        row = dict(zip(columns, cells, strict=False))
+        try:
+            steps = int(row["agent_steps"])
+            numbers = [float(cell) for cell in row.values() if cell]
+        except (KeyError, ValueError):
+            numbers = []
+        if not numbers or len(cells) != len(columns) or steps < newest:
+            damaged += 1
+        elif steps <= last:
+            newest = steps
+            kept.append({name: cell for name, cell in row.items() if name in COLUMNS})
+    return kept, damaged
 
 
 class Silence:

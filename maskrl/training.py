@@ -14,7 +14,7 @@ from maskrl.agent import AgentSpec, make_agent
 from maskrl.config import Config
 from maskrl.devices import Devices
 from maskrl.envs import Environments, environment_seed, num_actions
-from maskrl.errors import UserError
+from maskrl.errors import Fault, UserError
 from maskrl.loggers import Logger, Silence
 from maskrl.metrics import Metrics, make_diagnose
 from maskrl.run_state import RunState
@@ -56,6 +56,7 @@ class Trainer:
         self.devices = Devices(device_count)
         self._first_host = hosts.is_first()
         self.checkpointer = checkpoint.Checkpointer(run) if self._first_host else None
+        self._not_saved: checkpoint.SaveError | None = None  # why the newest save failed
         init_key, act_key = jax.random.split(jax.random.PRNGKey(config.seed))
 
         spec = AgentSpec(
@@ -70,7 +71,11 @@ class Trainer:
             seed=EVALUATION_SEED + config.seed, max_episode_steps=config.eval_episode_steps
         )
         player = evaluation.Player(self.agent, config.eval_episodes, how)
-        self._evaluate = evaluate or (lambda params: player.play(params).scores)
+        # Several hosts stop together, and the others wait: there an evaluation is not cut short.
+        alone = jax.process_count() == 1
+        self._evaluate = evaluate or (
+            lambda params: player.play(params, stopped=lambda: alone and self._stop).scores
+        )
         state = run_state.fresh(self.agent, config, init_key)
         if resume:
             state = hosts.from_first(lambda: self._restore(state))
@@ -99,6 +104,8 @@ class Trainer:
                 zip(state.snapshots, state.actors(self.agent), strict=True)
             )
         ]
+        # Only now, when nothing can go wrong any more, is anything written.
+        hosts.from_first(lambda: self.checkpointer.clean())
         self._metrics = Metrics()
         if self._first_host:
             self._metrics.go_on(state.recent)
@@ -117,6 +124,7 @@ class Trainer:
 
         Raises:
           NotFinite: a gradient or the parameters are no numbers any more; nothing was saved since.
+          Fault: the environments failed, and what was learnt is saved; or the last save failed.
           KeyboardInterrupt: it was asked to stop; it has saved.
         """
         start, steps = self.counters.agent_steps, self.config.steps
@@ -126,24 +134,27 @@ class Trainer:
             "train.py: error: this process or another one of the run has failed; go on with the "
             f"newest checkpoint, all processes: --resume {self.run}"
         )
-        finite = True
+        finite, answering = True, True
         try:
             with hosts.ending_together(will):
                 self._loop(logger, clock)
         except NotFinite:
             finite = False
             raise
+        except Fault:
+            answering = False
+            raise
         finally:
             with hosts.ending_together(will):
                 self.counters.seconds = clock.seconds
                 if finite:
-                    self.save()
-                for group in self.groups:
-                    group.send()
-                    group.close()
-                if self._first_host:
-                    pass
+                    self._try_to_save(logger)
+                if answering:
+                    for group in self.groups:
+                        group.send()
+                        group.close()
             logger.close()
+            hosts.from_first(self._check_saved)
 
     def stop(self) -> None:
         """Asks for a KeyboardInterrupt at the next tick that all hosts agree on."""
@@ -190,7 +201,8 @@ class Trainer:
                 counters.seconds = saved_at = clock.seconds
                 save_after = config.save_every
                 with clock.paused():
-                    self.save()
+                    if not self._try_to_save(logger):
+                        save_after = min(FIRST_SAVE, config.save_every)
         if counters.agent_steps > logged_steps:
             self._log(logger, clock, logged_at, logged_steps)
         if config.eval_every != 0 and counters.evaluated_steps < counters.agent_steps:
@@ -261,12 +273,16 @@ class Trainer:
     def _evaluate_and_keep(self, logger: Logger, clock: "_Clock") -> None:
         """Greedy games with the shared parameters; `best/` is replaced by a better agent only."""
         counters = self.counters
-        counters.evaluated_steps = counters.agent_steps
+        last, counters.evaluated_steps = counters.evaluated_steps, counters.agent_steps
         if not self._first_host:
             return
         with clock.paused():
             started = time.monotonic()
-            score = float(np.mean(self._evaluate(self.params)))
+            try:
+                score = float(np.mean(self._evaluate(self.params)))
+            except BaseException:
+                counters.evaluated_steps = last  # it is still due
+                raise
             counters.evaluation_seconds += time.monotonic() - started
             logger.row(
                 {
@@ -280,7 +296,11 @@ class Trainer:
             logger.say(f"{counters.agent_steps} steps: greedy score {score:.1f}")
             best = checkpoint.score_of(self.run / checkpoint.BEST)
             if best is None or score > best:
-                checkpoint.save_agent(self.run / checkpoint.BEST, self.params, self._info(score))
+                try:
+                    folder = self.run / checkpoint.BEST
+                    checkpoint.save_agent(folder, self.params, self._info(score))
+                except checkpoint.SaveError as error:
+                    logger.say(str(error))
 
     def _info(self, score: float | None = None) -> checkpoint.AgentInfo:
         origin = self.config.origin and pathlib.Path(self.config.origin).name
@@ -303,11 +323,35 @@ class Trainer:
             threads=devices.threads(max(config.groups - 1, 1)),  # one group's network computes
         )
 
+    @property
+    def newest(self) -> str:
+        """What there is to go on with, in words."""
+        step = self.checkpointer.newest if self._first_host else None
+        if step is None:
+            return "there is no checkpoint" if self._first_host else "the first host has it"
+        return f"the newest checkpoint is step {step}"
+
+    def _try_to_save(self, logger: Logger) -> bool:
+        """As `save`, but a disk that fails is only said."""
+        try:
+            self.save()
+        except checkpoint.SaveError as error:
+            self._not_saved = error
+            logger.say(f"{error}; {self.newest}")
+            return False
+        self._not_saved = None
+        return True
+
+    def _check_saved(self) -> None:
+        if self._not_saved is not None:
+            raise checkpoint.SaveError(f"the last save failed: {self._not_saved}")
+
     def save(self) -> None:
-        """Starts to save everything that going on needs.
+        """Saves everything that going on needs; returns when it is on disk.
 
         Raises:
           NotFinite: there is nothing worth saving.
+          SaveError: it cannot be written; everything else is as before.
         """
         self._count()
         self._look()
@@ -349,7 +393,11 @@ class Trainer:
         return run_state.begin_with(state, params, info.agent_steps)
 
     def _restore(self, like: RunState) -> RunState:
-        _, params, training = self.checkpointer.restore(*run_state.to_tree(like))
+        saved = self.checkpointer.restore(*run_state.to_tree(like))
+        if saved is None:
+            print(f"{self.run} has no checkpoint yet: it begins at step 0")
+            return self._begin(like) if self.config.origin else like
+        _, params, training = saved
         return run_state.from_tree(like, params, training)
 
 

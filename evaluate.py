@@ -24,6 +24,7 @@ from maskrl.envs import game_name, num_actions
 from maskrl.errors import UserError, exit_on_user_error
 from maskrl.evaluation import BRANCHES, How, Player
 from maskrl.explain import report
+from maskrl.explain.frames import numbers
 
 AGENTS, RESULTS = pathlib.Path("agents"), pathlib.Path("results")
 
@@ -58,18 +59,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--max-episode-steps", type=int, default=EPISODE_STEPS, help="agent steps of a game [10000]"
     )
-    add("--frames", help="to explain: the figures' frames, e.g. 100,250,900-905 [telling ones]")
-    add("--absolute", action="store_true", help="to explain: draw masks from 0 to 1, unstretched")
+    report.add_flags(parser)
     add("--output", type=pathlib.Path, help="file or, to explain, folder [a new one in results/]")
     args = parser.parse_args(argv)
     explaining = args.mode == "explain"
     args.branch = args.branch or ("both" if explaining else "policy")
     args.episodes = (1 if explaining else 100) if args.episodes is None else args.episodes
-    if not explaining and (args.frames or args.absolute):
-        raise UserError("--frames and --absolute are for --mode explain")
+    drawing = report.options(args)  # what is wrong with them is said before the games
+    if not explaining and drawing != report.options(parser.parse_args([])):
+        raise UserError(
+            "--frames, --absolute, --drawing, --width and --no-title are for --mode explain"
+        )
     for name in ("episodes", "max_episode_steps"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+    if args.frames:
+        numbers(args.frames, args.max_episode_steps + 1)
     if args.seed < 0:
         raise UserError("--seed must be at least 0")
     if args.output and args.output.exists():
@@ -179,8 +184,9 @@ def explain(args: argparse.Namespace) -> None:
             )
             recording.write(game, path)
             print(f"{path}: {mode} play, score {game.final_score:g}, {len(game)} frames")
+            del game  # before the next one is played
         recorded.append(paths)
-    written = report.explain(recorded, folder, args.branch, args.frames, not args.absolute)
+    written = report.explain(recorded, folder, args.branch, **report.options(args))
     for path in written:
         print(f"written: {path}")
 

@@ -64,7 +64,7 @@ class Parts:
     def __init__(self, config: Config, device_count: int):
         self.config, self.devices = config, Devices(device_count)
         actors = config.actors_per_group
-        self.envs = Environments(config.game, actors, 0)
+        self.envs = Environments(config.game, actors, 0, threads=devices.threads(1))
         self.row = self.envs.reset()
         spec = AgentSpec(
             game=config.game,
@@ -85,7 +85,7 @@ class Parts:
         self.group = ActorGroup(
             self.act,
             self.devices,
-            Environments(config.game, actors, 1),
+            Environments(config.game, actors, 1, threads=devices.threads(1)),
             self.state.snapshot(),
             self.devices.put(self.actor_state),
             self.key,

@@ -112,12 +112,24 @@ def use_cores() -> None:
     """
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if jax.config.jax_num_cpu_devices < 0 and not chosen:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        jax.config.update("jax_num_cpu_devices", 1 << (min(cores, 8).bit_length() - 1))
+        jax.config.update("jax_num_cpu_devices", 1 << (min(_cores(), 8).bit_length() - 1))
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_ARENA_MAX, 1)):
             mallopt(option, value)
+
+
+def _cores() -> int:
+    """Of the machine's, those that SLURM, a container or taskset leaves to this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def threads(sets: int) -> int:
+    """For each of so many sets of environments that step at the same time.
+
+    A thread per core that this process may use, over all sets together; rounded up.
+    """
+    return -(-_cores() // sets)
 
 
 def most_devices(actors: int) -> int:

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import difflib
-import os
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 from envpool.atari.registration import atari_game_list
 
+from maskrl.config import EPISODE_STEPS
 from maskrl.errors import Fault, UserError, one_line
 from maskrl.types import TimeStep
 
@@ -108,7 +108,7 @@ class Environments:
       rgb: frames [B, 3, 210, 160] instead of luminance [B, 210, 160].
       max_episode_steps: agent steps after which a game is cut off (less the openings of all its
         lives but the first).
-      threads: that step the environments; by default one per core of this process, at most B.
+      threads: that step the environments, at most B.
 
     Raises:
       Fault (every method): EnvPool failed, or has not answered for a minute.
@@ -121,8 +121,8 @@ class Environments:
         seed: int,
         *,
         rgb: bool = False,
-        max_episode_steps: int = 10_000,
-        threads: int | None = None,
+        max_episode_steps: int = EPISODE_STEPS,
+        threads: int = 1,
     ):
         self.num_actions = num_actions(game)
         fires = action_names(game, self.num_actions)[1:2] == ("FIRE",)
@@ -136,7 +136,7 @@ class Environments:
             f"{game}-v5",
             env_type="gymnasium",
             num_envs=num_envs,
-            num_threads=threads or min(num_envs, len(os.sched_getaffinity(0))),
+            num_threads=min(num_envs, threads),
             seed=seed,
             stack_num=1,
             img_height=210,

@@ -1,5 +1,7 @@
 """Plays whole games with an agent: scores, and recordings."""
 
+import collections
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -9,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from maskrl.agent import Agent, AgentSpec, StepOutput
+from maskrl.agent import Agent, AgentSpec
 from maskrl.config import EPISODE_STEPS
-from maskrl.devices import Devices
+from maskrl.devices import Devices, threads
 from maskrl.envs import Environments, action_names, environment_seed, num_actions
 from maskrl.errors import UserError
-from maskrl.networks import Interventions
+from maskrl.networks import Interventions, NetworkOutput, what_if
 from maskrl.recording import Recording
 from maskrl.types import ActorState, Params, TimeStep
 
@@ -85,7 +87,7 @@ class Player:
         count = min(episodes, MAX_ENVIRONMENTS)
         self._share = np.full(count, episodes // count) + (np.arange(count) < episodes % count)
         self._devices = Devices(count, alone=True)
-        self._choose = _chooser(agent, self._devices, how)
+        self._start = _chooser(agent, self._devices, how)
 
     def play(
         self,
@@ -100,16 +102,25 @@ class Player:
           KeyboardInterrupt: `stopped()` has become true.
         """
         devices, count = self._devices, len(self._share)
-        key = np.asarray(jax.random.PRNGKey(self._how.seed))
-        choose = functools.partial(self._choose, *devices.replicate((params, key)))
+        choose = self._start(params)
         # While the network chooses for one table, the environments of the other are stepped.
-        tables = [
-            _Table(self._agent, devices, choose, ids, self._share[ids], self._how)
-            for ids in np.array_split(np.arange(count), min(count // devices.count, 2))
-        ]
-        with tqdm(
-            total=self._episodes, unit=" games", disable=not progress, miniters=0, mininterval=0.5
-        ) as bar:
+        parts = np.array_split(np.arange(count), min(count // devices.count, 2))
+        with contextlib.ExitStack() as stack:
+            tables = [
+                stack.enter_context(
+                    _Table(self._agent, self._how, devices, choose, ids, self._share[ids])
+                )
+                for ids in parts
+            ]
+            bar = stack.enter_context(
+                tqdm(
+                    total=self._episodes,
+                    unit=" games",
+                    disable=not progress,
+                    miniters=0,
+                    mininterval=0.5,
+                )
+            )
             playing, previous = list(tables), None
             while playing:
                 if stopped():
@@ -153,17 +164,18 @@ def play(
 class _Table:
     """Some of an evaluation's environments, each with its share of the games.
 
-    `receive`, then `choose`, then `send`, over and over until `rows` is empty.
+    `receive`, then `choose`, then `send`, over and over until `rows` is empty. The environments end
+    with the `with` block.
     """
 
     def __init__(
         self,
         agent: Agent,
+        how: How,
         devices: Devices,
         choose: Callable,
         ids: np.ndarray,
         share: np.ndarray,
-        how: How,
     ):
         first, size = int(ids[0]), _round_up(len(ids), devices.count)
         self.envs = Environments(
@@ -172,6 +184,7 @@ class _Table:
             environment_seed(how.seed) + first,
             rgb=agent.spec.frames == "rgb",
             max_episode_steps=how.max_episode_steps,
+            threads=threads(1),  # while the other table's actions are computed
         )
         self._devices, self._choose = devices, choose
         self._share = np.pad(share, (0, size - len(ids)))
@@ -206,8 +219,6 @@ class _Table:
             every[self.rows] = stepped
         left = [len(self.scores[i]) < self._share[i] for i in self.rows]
         self.rows = self.rows[left]
-        if not len(self.rows):
-            self.envs.close()
 
     def choose(self) -> None:
         """Dispatches the choice of the next actions."""
@@ -221,23 +232,34 @@ class _Table:
             self.envs.send(self._devices.merge(self._action)[self.rows], self.rows)
             self._action = None
 
+    def __enter__(self) -> "_Table":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.envs.close()
+
 
 def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
 def _chooser(agent: Agent, devices: Devices, how: How) -> Callable:
-    """`(params, key, state, timestep, playing) -> (state, action)`, split over the devices.
+    """Compiles `start(params) -> choose`, and that `choose(state, timestep, playing) -> (state,
+    action)`, split over the devices.
 
     Only the rows that are `playing`, bool [B], count; the others' states and actions are arbitrary.
     """
     if how.mode == "random":
-        rng = np.random.default_rng(how.seed)
-        actions = agent.spec.num_actions
-        return lambda params, key, state, timestep, playing: (
-            state,
-            devices.split(rng.integers(actions, size=len(playing))),
-        )
+
+        def start_random(params: Params) -> Callable:
+            rng = np.random.default_rng(how.seed)
+            actions = agent.spec.num_actions
+            return lambda state, timestep, playing: (
+                state,
+                devices.split(rng.integers(actions, size=len(playing))),
+            )
+
+        return start_random
     interventions = how.interventions(agent.spec)
 
     def step(params, state, timestep, key):
@@ -266,10 +288,16 @@ def _chooser(agent: Agent, devices: Devices, how: How) -> Callable:
 
     compiled = devices.compile(step_playing)
 
-    def choose(params, key, state: ActorState, timestep: TimeStep, playing: np.ndarray):
-        return compiled(params, state, devices.split(timestep), key, devices.split(playing))
+    def start(params: Params) -> Callable:
+        key = np.asarray(jax.random.PRNGKey(how.seed))
+        params, key = devices.replicate((params, key))
 
-    return choose
+        def choose(state: ActorState, timestep: TimeStep, playing: np.ndarray):
+            return compiled(params, state, devices.split(timestep), key, devices.split(playing))
+
+        return choose
+
+    return start
 
 
 def check_actions(spec: AgentSpec) -> None:
@@ -299,9 +327,14 @@ def record(
     spec = agent.spec
     check_actions(spec)
     interventions = how.interventions(spec)
-    step = jax.jit(
-        functools.partial(agent.step, greedy=not how.sample, interventions=interventions)
-    )
+
+    @jax.jit
+    def look(params, state, timestep, key):
+        state, output = agent.step(
+            params, state, timestep, key, greedy=not how.sample, interventions=interventions
+        )
+        return state, output.action, _said(params, output.network)
+
     first = environment_seed(how.seed)
     make = functools.partial(
         Environments, spec.game, 1, first, max_episode_steps=how.max_episode_steps
@@ -313,23 +346,29 @@ def record(
     key, rng = jax.random.PRNGKey(how.seed), np.random.default_rng(how.seed)
     params = jax.device_put(params)
 
-    kept: dict[str, list] = {field: [] for field in _STEP_FIELDS}
+    kept: dict[str, list] = collections.defaultdict(list)
+    # A gigabyte of a long game, so never held twice; what is not written takes no memory.
+    frames = np.empty((how.max_episode_steps + 1, 210, 160, 3), np.uint8)
     state = agent.init_state(np.arange(1))
-    row = envs.reset()
-    shown = row if colour is envs else colour.reset()
-    with tqdm(unit=" steps", disable=not progress, dynamic_ncols=True) as bar:
+    bar = tqdm(unit=" steps", disable=not progress, dynamic_ncols=True)
+    with bar, contextlib.closing(envs), contextlib.closing(colour):
+        row = envs.reset()
+        shown = row if colour is envs else colour.reset()
         while True:
-            state, output = step(params, state, row.timestep, key)
-            action = np.asarray(output.action)
+            state, action, said = look(params, state, row.timestep, key)
+            action = np.asarray(action)
             if how.mode == "random":
                 action = rng.integers(spec.num_actions, size=1)
-            here = _network_row(output) | {
-                "frames": shown.timestep.frame[0].transpose(1, 2, 0),
+            here = {field: np.asarray(value) for field, value in said.items()} | {
                 "action": np.int32(action[0]),
                 "lives": np.int32(row.lives[0]),
                 "life_start": row.timestep.is_first[0],
                 "ram": row.ram[0],
             }
+            t = len(kept["action"])
+            if t == len(frames):  # rows after lost lives are no steps
+                frames = np.concatenate([frames, np.empty_like(frames[:1000])])
+            frames[t] = shown.timestep.frame[0].transpose(1, 2, 0)
             for field, value in here.items():
                 kept[field].append(value)
             if row.game_over[0]:
@@ -342,8 +381,6 @@ def record(
             shown = row if colour is envs else colour.recv()
             kept["reward"].append(row.timestep.reward[0])
             bar.update()
-    for pool in {envs, colour}:
-        pool.close()
     return Recording(
         game=spec.game,
         agent=name,
@@ -354,24 +391,26 @@ def record(
         agent_steps=agent_steps,
         action_names=action_names(spec.game, spec.num_actions),
         view=(agent.crop.top, agent.crop.bottom),
-        **{field: np.stack(values) for field, values in kept.items() if values},
+        cut_off=bool(row.timestep.discount[0]),
+        frames=frames[: len(kept["action"])],
+        **{field: np.stack(values) for field, values in kept.items()},
     )
 
 
-_MASK_FIELDS = ("policy_mask", "value_mask", "policy_mask_logits", "value_mask_logits")
-_STEP_FIELDS = (
-    *("frames", "logits", "action", "value", "reward", "lives", "life_start", "ram"),
-    *_MASK_FIELDS,
-)
-
-
-def _network_row(output: StepOutput) -> dict[str, np.ndarray]:
-    """What one step of one actor says of itself, as NumPy arrays."""
-    network = output.network
-    row = {"logits": network.logits[0, 0], "value": network.value[0, 0]}
-    row |= {
-        field: getattr(network, field)[0, 0]
-        for field in _MASK_FIELDS
-        if getattr(network, field) is not None
-    }
-    return {field: np.asarray(value) for field, value in row.items()}
+def _said(params: Params, network: NetworkOutput) -> dict[str, jax.Array]:
+    """What the network says of one step of one actor, and would say with other masks."""
+    said = {"logits": network.logits, "value": network.value}
+    if network.policy_mask is not None:
+        said["policy_mask"] = network.policy_mask
+        said["policy_mask_logits"] = network.policy_mask_logits
+        other = what_if(params["policy"], network.policy_features, network.policy_mask)
+        said["unmasked_logits"], said["inverted_logits"] = other.unmasked, other.inverted
+        said["cell_logits"] = other.cells.astype(jnp.float16)
+    if network.value_mask is not None:
+        said["value_mask"] = network.value_mask
+        said["value_mask_logits"] = network.value_mask_logits
+        other = what_if(params["value"], network.value_features, network.value_mask)
+        said["unmasked_value"] = other.unmasked[..., 0]
+        said["inverted_value"] = other.inverted[..., 0]
+        said["cell_values"] = other.cells[..., 0].astype(jnp.float16)
+    return {field: array[0, 0] for field, array in said.items()}

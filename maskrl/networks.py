@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from maskrl.kernels import KERNELS
-from maskrl.types import Carry
+from maskrl.types import Carry, Params
 
 CORE_CHANNELS = 64
 MASK_CELLS = 10
@@ -221,6 +221,30 @@ class Head(nn.Module):
             raise ValueError(f"cannot {intervention} the mask of a branch that has none")
         out = masked.reshape(steps, batch, -1) @ self.kernel + self.bias
         return out, HeadDetails(features, mask, mask_logits)
+
+
+class WhatIf(flax.struct.PyTreeNode):
+    """What a branch would say, everything before its mask as it was."""
+
+    unmasked: chex.Array  # [T, B, outputs], with a mask of ones
+    inverted: chex.Array  # [T, B, outputs], with 1 less the mask
+    cells: chex.Array  # [T, B, 10, 10, outputs]: what each cell adds; less it, the cell is off
+
+
+def what_if(head: Params, features: chex.Array, mask: chex.Array) -> WhatIf:
+    """A branch's answers to other masks than the one that was applied.
+
+    Args:
+      head: the branch's parameters (`params["policy"]` or `params["value"]`).
+      features: [T, B, 10, 10, 32], before the mask.
+      mask: [T, B, 10, 10], as applied.
+    """
+    kernel = head["kernel"].reshape(*features.shape[2:], -1)
+    whole = jnp.einsum("tbyxc,yxco->tbyxo", features, kernel)  # of each cell, let through whole
+    cells = whole * mask[..., None]
+    unmasked = whole.sum(axis=(2, 3)) + head["bias"]
+    inverted = (whole - cells).sum(axis=(2, 3)) + head["bias"]
+    return WhatIf(unmasked, inverted, cells)
 
 
 def intervene(mask: chex.Array, intervention: str, given: chex.Array | None) -> chex.Array:

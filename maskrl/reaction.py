@@ -129,7 +129,8 @@ def edit_screen(
     state = replay(agent, params, game.frames[:index], game.life_start[:index])
     look = functools.partial(_look, agent, params, state, bool(game.life_start[index]))
     return Reaction(
-        title=title or f"{game.game}, frame {index}, with a patch of frame {source}",
+        title=title
+        or f"{game.game} · {game.agent} · frame {index}, with a patch of frame {source}",
         action_names=game.action_names,
         view=game.view,
         before=look(game.frames[index]),

@@ -8,17 +8,19 @@ stands in row t belongs to the moment at which the agent sees `frames[t]` and ch
 
 import dataclasses
 import json
+import math
 import pathlib
 import zipfile
-import zlib
 
 import numpy as np
 
 from maskrl import files
 from maskrl.errors import UserError
 
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # version 1 lacks `cut_off` and what would be without the mask
 MASK_CELLS = 10  # the masks are 10 x 10
+MAX_BYTES = 2**33  # of the arrays that are read: a game of 80,000 frames
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,17 @@ class Recording:
     policy_mask_logits: np.ndarray | None = None  # float32 [T, 10, 10], before the sigmoid
     value_mask_logits: np.ndarray | None = None  # float32 [T, 10, 10], before the sigmoid
 
+    # What would be said at frames[t], everything before it as it was; None where there is no mask.
+    unmasked_logits: np.ndarray | None = None  # float32 [T, A], with a policy mask of ones
+    inverted_logits: np.ndarray | None = None  # float32 [T, A], with 1 - M of the policy
+    unmasked_value: np.ndarray | None = None  # float32 [T], with a value mask of ones
+    inverted_value: np.ndarray | None = None  # float32 [T], with 1 - M of the value
+    # What a cell adds to the outputs: taken away where the mask of this cell alone is 0.
+    cell_logits: np.ndarray | None = None  # float16 [T, 10, 10, A]
+    cell_values: np.ndarray | None = None  # float16 [T, 10, 10]
+
+    cut_off: bool = False  # whether the step limit ended the game
+
     def __len__(self) -> int:
         """T, the number of frames."""
         return len(self.frames)
@@ -55,8 +68,7 @@ class Recording:
     @property
     def probabilities(self) -> np.ndarray:
         """float32 [T, A]: pi(a | s), the softmax of the logits."""
-        exp = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
-        return exp / exp.sum(axis=1, keepdims=True)
+        return softmax(self.logits)
 
     @property
     def entropy(self) -> np.ndarray:
@@ -82,6 +94,12 @@ class Recording:
         return {branch: mask for branch, mask in both.items() if mask is not None}
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """[..., A]: the policy with these logits."""
+    exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exp / exp.sum(axis=-1, keepdims=True)
+
+
 _FIELDS = {field.name: field for field in dataclasses.fields(Recording)}
 _ARRAYS = {
     "frames": (np.uint8, ("T", 210, 160, 3)),
@@ -96,8 +114,14 @@ _ARRAYS = {
     "value_mask": (np.float32, ("T", MASK_CELLS, MASK_CELLS)),
     "policy_mask_logits": (np.float32, ("T", MASK_CELLS, MASK_CELLS)),
     "value_mask_logits": (np.float32, ("T", MASK_CELLS, MASK_CELLS)),
+    "unmasked_logits": (np.float32, ("T", "A")),
+    "inverted_logits": (np.float32, ("T", "A")),
+    "unmasked_value": (np.float32, ("T",)),
+    "inverted_value": (np.float32, ("T",)),
+    "cell_logits": (np.float16, ("T", MASK_CELLS, MASK_CELLS, "A")),
+    "cell_values": (np.float16, ("T", MASK_CELLS, MASK_CELLS)),
 }
-_OPTIONAL = {"policy_mask", "value_mask", "policy_mask_logits", "value_mask_logits"}
+_OPTIONAL = {name for name, field in _FIELDS.items() if field.default is not dataclasses.MISSING}
 
 
 def write(recording: Recording, path: str | pathlib.Path) -> None:
@@ -122,15 +146,15 @@ def read(path: str | pathlib.Path) -> Recording:
       UserError: no such file, not a recording, another version, cut off, or without frames.
     """
     path = pathlib.Path(path)
-    archive = read_archive(path)
+    archive = read_archive(path, {"header", *_ARRAYS})
     try:
         header = json.loads(str(archive["header"]))
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a recording: it has no header") from error
-    if not isinstance(header, dict) or header.get("version") != VERSION:
+    if not isinstance(header, dict) or header.get("version") not in READABLE:
         raise UserError(
-            f"{path} is a recording of another version, or none; this program reads version "
-            f"{VERSION}: record it again"
+            f"{path} is a recording of another version, or none; this program reads versions "
+            f"{' and '.join(map(str, READABLE))}: record it again"
         )
     arrays = {name: archive[name] for name in _ARRAYS if name in archive}
     _check(header, arrays, path)
@@ -140,22 +164,40 @@ def read(path: str | pathlib.Path) -> Recording:
     return Recording(**fields, **arrays)
 
 
-def read_archive(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Every array of an `.npz` file.
+def read_archive(path: pathlib.Path, names: set[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file, or those of these names; nothing else of it is unpacked.
 
     Raises:
-      UserError: no such file, not such an archive, or cut off.
+      UserError: no such file, not such an archive, cut off, or too large.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with open(path, "rb") as file, zipfile.ZipFile(file) as members:
+            sizes = {info.filename.removesuffix(".npy"): info for info in members.infolist()}
+            wanted = {n: info for n, info in sizes.items() if names is None or n in names}
+            if sum(info.file_size for info in wanted.values()) > MAX_BYTES:
+                raise UserError(f"{path} is too large: more than {MAX_BYTES} bytes of arrays")
+            arrays = {}
+            for name, info in wanted.items():
+                _check_size(members, info)
+                with members.open(info) as member:
+                    arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
+            return arrays
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
-    except (
-        *(OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error),
-        TypeError,  # an .npy file
-    ) as error:
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, zlib, lzma and NumPy raise many kinds for a bad file
         raise UserError(f"{path} is not a whole .npz archive") from error
+
+
+def _check_size(members: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Raises ValueError unless an array is as large as its header says: nothing is allocated."""
+    with members.open(info) as member:
+        major, _ = np.lib.format.read_magic(member)
+        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+        shape, _, dtype = read[major](member)
+        if math.prod(shape) * dtype.itemsize != info.file_size - member.tell():
+            raise ValueError("an array is not as large as its header says")
 
 
 def _check(header: dict, arrays: dict[str, np.ndarray], path: pathlib.Path) -> None:
@@ -163,7 +205,19 @@ def _check(header: dict, arrays: dict[str, np.ndarray], path: pathlib.Path) -> N
     missing = [n for n in _FIELDS if n not in header and n not in arrays and n not in _OPTIONAL]
     if missing:
         raise UserError(f"{path} is not a whole recording: {', '.join(missing)} missing")
-    if not len(arrays["frames"]):
+    kinds = {"view": list | tuple, "action_names": list | tuple, "cut_off": bool}
+    kinds |= {"seed": int, "agent_steps": int}
+    for name in _FIELDS.keys() - _ARRAYS.keys():
+        if name in header and not isinstance(header[name], kinds.get(name, str)):
+            raise UserError(f"{path}: {name} is {header[name]!r}"[:300])
+    view, actions = header["view"], header["action_names"]
+    if not (len(view) == 2 and all(isinstance(x, int) for x in view)) or not (
+        0 <= view[0] < view[1] <= 210
+    ):
+        raise UserError(f"{path}: view is no range of rows")
+    if not actions or not all(isinstance(name, str) for name in actions):
+        raise UserError(f"{path}: action_names are no names")
+    if arrays["frames"].ndim == 0 or not len(arrays["frames"]):
         raise UserError(f"{path} has no frames")
     sizes = {"T": len(arrays["frames"]), "A": len(header["action_names"])}
     for name, array in arrays.items():
@@ -174,3 +228,7 @@ def _check(header: dict, arrays: dict[str, np.ndarray], path: pathlib.Path) -> N
                 f"{path}: {name} is {array.dtype}{list(array.shape)}, "
                 f"not {np.dtype(dtype)}{list(shape)}"
             )
+        if np.issubdtype(dtype, np.floating) and not np.all(np.isfinite(array)):
+            raise UserError(f"{path}: {name} has numbers that are not finite")
+    if not np.all((arrays["action"] >= 0) & (arrays["action"] < sizes["A"])):
+        raise UserError(f"{path}: action has numbers of no action")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from maskrl import checkpoint, evaluation, hosts, learner, run_state
+from maskrl import checkpoint, devices, evaluation, hosts, learner, run_state
 from maskrl.actor import ActorGroup, Tally, make_act
 from maskrl.agent import AgentSpec, make_agent
 from maskrl.config import Config
@@ -320,6 +320,7 @@ class Trainer:
             environment_seed(config.seed, self.counters.sessions, jax.process_index(), group),
             rgb=config.frames == "rgb",
             max_episode_steps=config.max_episode_steps,
+            threads=devices.threads(max(config.groups - 1, 1)),  # one group's network computes
         )
 
     @property

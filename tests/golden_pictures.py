@@ -15,7 +15,7 @@ from recordings import made_up
 from maskrl.explain import figures
 from maskrl.explain.frames import choose
 from maskrl.explain.joystick import icon
-from maskrl.explain.overlay import contrast_scale, layers, overlay
+from maskrl.explain.overlay import STYLES, layers, overlay
 from maskrl.explain.video import still
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
@@ -24,8 +24,15 @@ TOLERANCE = 2.0
 
 def overlay_picture() -> Image.Image:
     game = made_up()
-    mask = game.policy_mask
-    return Image.fromarray(overlay(game.frames[7], mask[7], game.view, contrast_scale(mask)))
+    masks = ("policy", "value")
+    pictures = [
+        overlay(
+            game.frames[7], [layers(game, style=style)[name].at(7) for name in shown], game.view
+        )
+        for style in STYLES
+        for shown in (masks[:1], masks)
+    ]
+    return Image.fromarray(np.hstack(pictures))
 
 
 def joystick_picture() -> Image.Image:
@@ -61,6 +68,12 @@ def consecutive_picture() -> Image.Image:
     return _quarter(figures.consecutive(game, layers(game), 3))
 
 
+def narrow_picture() -> Image.Image:
+    game = made_up()
+    layout = figures.Layout(3.5, title=False)
+    return _quarter(figures.value_figure(game, layers(game)["value"], choose(game, 4), layout))
+
+
 def reaction_picture() -> Image.Image:
     game = made_up()
     scales = {name: layer.scale for name, layer in layers(game).items()}
@@ -82,6 +95,7 @@ PICTURES = {
     "value": value_picture,
     "gallery": gallery_picture,
     "consecutive": consecutive_picture,
+    "narrow": narrow_picture,
     "reaction": reaction_picture,
 }
 

@@ -98,6 +98,12 @@ def test_most_devices(monkeypatch, count, actors, used):
     assert devices.most_devices(actors) == used
 
 
+@pytest.mark.parametrize(("cores", "sets", "each"), [(16, 4, 4), (2, 4, 1), (3, 2, 2), (8, 1, 8)])
+def test_environments_share_the_cores_of_the_process(monkeypatch, cores, sets, each):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
+    assert devices.threads(sets) == each
+
+
 EVALUATE = """
 import sys
 sys.path.insert(0, "tests")

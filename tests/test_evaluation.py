@@ -11,6 +11,7 @@ from maskrl import evaluation
 from maskrl.envs import Environments
 from maskrl.errors import UserError
 from maskrl.evaluation import How
+from maskrl.networks import Interventions
 
 
 @functools.cache
@@ -133,6 +134,35 @@ def test_a_player_is_compiled_once():
     assert not compiled
 
 
+@pytest.mark.parametrize("mode", ["normal", "random"])
+def test_environments_end_with_the_games(monkeypatch, mode):
+    """Also where something fails while they step; the next games are the same, from the start."""
+    closed = []
+    close = evaluation.Environments.close
+    monkeypatch.setattr(
+        evaluation.Environments, "close", lambda self: (closed.append(self), close(self))
+    )
+    agent, params = agent_and_params()
+    how = How(sample=True, seed=3, max_episode_steps=20, mode=mode)
+    player = evaluation.Player(agent, 3, how)
+    first = player.play(params)
+    assert len(set(closed)) == 2
+    with monkeypatch.context() as broken:
+        broken.setattr(evaluation._Table, "choose", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            player.play(params)
+        assert len(set(closed)) == 4
+        broken.setattr(evaluation.Environments, "send", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            evaluation.record(agent, params, how, name="here", agent_steps=0)
+    assert len(set(closed)) == 6
+    again = player.play(params)
+    assert (again.scores.tolist(), again.lengths.tolist()) == (
+        first.scores.tolist(),
+        first.lengths.tolist(),
+    )
+
+
 def test_random_mode():
     """Needs no parameters; the seed decides; it scores like random play (1.2 in the paper)."""
     agent = agent_with(mask="none", core="none")
@@ -216,6 +246,39 @@ def test_recording_is_the_game_that_play_plays(mode):
             assert r.reward[t] == row.timestep.reward[0]
     envs.close()
     assert r.reward[-1] == 0
+
+
+def test_recording_of_what_would_be_with_other_masks():
+    """Of the first frame, what an agent says whose masks are ones, inverted, or lack one cell."""
+    agent, params = agent_and_params()
+    how = How(max_episode_steps=4)
+    r = evaluation.record(agent, params, how, name="a", agent_steps=0)
+    assert r.cut_off
+    envs = Environments("Breakout", 1, evaluation.environment_seed(0))
+    timestep = envs.reset().timestep
+    envs.close()
+    one_off = r.policy_mask[0].copy()
+    one_off[3, 6] = 0
+
+    def said(**interventions):
+        _, output = agent.step(
+            *(params, agent.init_state(np.arange(1)), timestep, jax.random.PRNGKey(0)),
+            interventions=Interventions(**interventions),
+        )
+        return np.asarray(output.network.logits[0, 0]), float(output.network.value[0, 0])
+
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    logits, value = said(policy="ones", value="ones")
+    np.testing.assert_allclose(r.unmasked_logits[0], logits, **close)
+    np.testing.assert_allclose(r.unmasked_value[0], value, **close)
+    logits, value = said(policy="invert", value="invert")
+    np.testing.assert_allclose(r.inverted_logits[0], logits, **close)
+    np.testing.assert_allclose(r.inverted_value[0], value, **close)
+    assert np.abs(r.unmasked_logits - r.logits).max() > 0.01
+    logits, value = said(policy="given", policy_map=one_off, value="given", value_map=one_off)
+    np.testing.assert_allclose(r.logits[0] - r.cell_logits[0, 3, 6], logits, rtol=1e-2, atol=1e-3)
+    logits, value = said(value="given", value_map=np.where(one_off == 0, 0, r.value_mask[0]))
+    assert r.value[0] - r.cell_values[0, 3, 6] == pytest.approx(value, abs=1e-3)
 
 
 def test_recording_of_an_agent_that_sees_rgb():

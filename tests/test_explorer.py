@@ -3,9 +3,13 @@
 import base64
 import dataclasses
 import io
+import json
 import pathlib
 import shutil
+import socket
+import subprocess
 import time
+import xml.etree.ElementTree
 
 import numpy as np
 import pytest
@@ -13,11 +17,14 @@ from PIL import Image
 from recordings import made_up
 
 from maskrl.errors import UserError
+from maskrl.explain import quantities
 from maskrl.explain.explorer import CHUNK, write_explorer
 from maskrl.explain.frames import choose
-from maskrl.explain.overlay import ABSOLUTE, contrast_scale, overlay
+from maskrl.explain.overlay import STYLES, Drawn, layers, overlay
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+import websocket  # noqa: E402, selenium's own
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 FLAGS = (
@@ -40,19 +47,21 @@ wait();
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """Headless Chromium, 1280 x 900."""
+    """Headless Chromium, 1400 x 900."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     chromedriver = shutil.which("chromedriver")
     if not chromium or not chromedriver:
         pytest.skip("no chromium and chromedriver: install Debian's packages of these names")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for flag in (*FLAGS, "--window-size=1280,900"):
+    for flag in (*FLAGS, "--window-size=1400,900"):
         options.add_argument(flag)
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
     driver.set_script_timeout(20)
+    size = {"width": 1400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     yield driver
     driver.quit()
 
@@ -61,9 +70,9 @@ def browser(tmp_path_factory):
 def show(browser, tmp_path):
     """Writes an explorer and opens it; in the end, the browser must have had nothing to say."""
 
-    def open_page(*recordings, **options) -> "Page":
+    def open_page(*recordings, address="", step=0, **options) -> "Page":
         path = write_explorer(recordings, tmp_path / "game.html", **options)
-        return Page(browser, path)
+        return Page(browser, path, address, step)
 
     yield open_page
     assert browser.get_log("browser") == []
@@ -72,12 +81,14 @@ def show(browser, tmp_path):
 class Page:
     """An opened explorer."""
 
-    def __init__(self, browser, path: pathlib.Path):
+    def __init__(self, browser, path: pathlib.Path, address: str = "", step: int = 0):
         self.browser = browser
+        browser.get("about:blank")  # another address of the same page is no new page
         start = time.perf_counter()
-        browser.get(path.as_uri())
-        self.wait_for(0)
+        browser.get(path.as_uri() + address)
+        self.wait_for(step)
         self.opened_in = time.perf_counter() - start
+        self.path = path
 
     def run(self, script: str, *arguments):
         return self.browser.execute_script(script, *arguments)
@@ -106,8 +117,48 @@ class Page:
         png = base64.b64decode(self.run(PIXELS, panel, play))
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
-    def choose(self, name: str) -> None:
-        self.find(f"input[value={name}]").find_element("xpath", "..").click()
+    def choose(self, *names: str) -> None:
+        """Shows these panels."""
+        for box in self.all("#show input"):
+            if box.is_selected() != (box.get_attribute("value") in names):
+                box.find_element("xpath", "..").click()
+        self.run("return new Promise(requestAnimationFrame)")
+
+    def all(self, css: str) -> list:
+        return self.browser.find_elements("css selector", css)
+
+    def box(self, css: str) -> dict:
+        """Where an element stands: top, bottom, left, right."""
+        return self.run(
+            "return document.querySelector(arguments[0]).getBoundingClientRect().toJSON()", css
+        )
+
+    def click(self, name: str) -> None:
+        self.find(f"#{name}").click()
+        self.run("return new Promise(requestAnimationFrame)")
+
+    def state(self, name: str):
+        """A field of the page's state, as its address tells it."""
+        time.sleep(0.5)  # written once the page stands still
+        return self.run(
+            "return new URLSearchParams(location.hash.slice(1)).get(arguments[0])", name
+        )
+
+    def on_curves(self, *moves: tuple[str, float, float]) -> None:
+        """Acts on the time line, at parts of its plot's width and of its height."""
+        box, gutter = self.box("#curves"), 132
+        chain = webdriver.ActionChains(self.browser)
+        chain.w3c_actions.pointer_action._duration = 0
+        for act, across, down in moves:
+            x = box["left"] + gutter + across * (box["width"] - gutter - 46)
+            chain.w3c_actions.pointer_action.move_to_location(
+                round(x), round(box["top"] + down * box["height"])
+            )
+            if act == "down":
+                chain.w3c_actions.pointer_action.pointer_down()
+            elif act == "up":
+                chain.w3c_actions.pointer_action.pointer_up()
+        chain.perform()
         self.run("return new Promise(requestAnimationFrame)")
 
     def set(self, name: str, value) -> None:
@@ -119,23 +170,57 @@ class Page:
         )
 
 
+def what_ifs(length: int, **fields):
+    """A game with what would be without the mask, and with its cells switched off."""
+    game = made_up(length, **fields)
+    rng = np.random.default_rng(1)
+    cells = rng.normal(size=(length, 10, 10, 6)).astype(np.float16) / 10
+    without = (game.logits + rng.normal(size=(length, 6))).astype(np.float32)
+    return dataclasses.replace(
+        game,
+        unmasked_logits=without,
+        inverted_logits=-without,
+        unmasked_value=game.value + 1,
+        inverted_value=game.value - 1,
+        cell_logits=cells,
+    )
+
+
 def test_frames_and_masks_are_exact(show):
     game = made_up(CHUNK + 30)
     page = show(game)
+    page.choose("game", "policy", "value", "both")
+    shown = layers(game)
     for step in (0, 17, CHUNK - 1, CHUNK, CHUNK + 29, 3):
         page.scrub(step)
         np.testing.assert_array_equal(page.pixels("game"), game.frames[step])
-        for name, mask in game.masks().items():
-            want = overlay(game.frames[step], mask[step], game.view, contrast_scale(mask))
+        for name in ("policy", "value", "both"):
+            of = [shown[name].at(step)] if name != "both" else [m.at(step) for m in shown.values()]
+            want = overlay(game.frames[step], of, game.view)
             np.testing.assert_allclose(page.pixels(name).astype(int), want, atol=1)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_styles_are_drawn_as_everywhere(show, style):
+    game = made_up()
+    page = show(game)
+    page.choose("policy", "both")
+    page.set("style", style)
+    page.set("scale", "absolute")
+    page.set("strength", 30)
+    page.scrub(8)
+    drawn = [layer.at(8) for layer in layers(game, contrast=False, style=style).values()]
+    for name, masks in (("policy", drawn[:1]), ("both", drawn)):
+        want = overlay(game.frames[8], masks, game.view, 0.3)
+        np.testing.assert_allclose(page.pixels(name).astype(int), want, atol=1)
 
 
 def test_planted_cell_is_at_its_pixels(show):
     mask = np.zeros((40, 10, 10), np.float32)
     mask[5, 2, 7] = 1
     game = made_up(policy_mask=mask, frames=np.full((40, 210, 160, 3), 77, np.uint8))
-    page = show(game, contrast=False)
-    page.set("opacity", 100)
+    page = show(game, contrast=False, style="colours")
+    page.set("strength", 100)
     page.scrub(5)
     bright = page.pixels("policy").astype(int).sum(axis=2) > 400
     rows, columns = np.nonzero(bright)
@@ -149,21 +234,57 @@ def test_planted_cell_is_at_its_pixels(show):
     assert (page.pixels("policy")[outside] == 77).all()
 
 
-def test_settings_change_the_picture(show):
+def test_everything_is_on_one_screen(show):
+    """At 1400 x 900 and with the console's 18 actions: nothing is below, nothing scrolls."""
+    sides = ("", "UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPLEFT", "DOWNRIGHT", "DOWNLEFT")
+    names = tuple((side + fire) or "NOOP" for fire in ("", "FIRE") for side in sides)
+    logits = np.random.default_rng(0).normal(size=(90, 18)).astype(np.float32)
+    one = made_up(90, action_names=names, logits=logits)
+    page = show(one, dataclasses.replace(one, mode="inverse"))
+    for games in ("1", ""):
+        page.set("second-game", games)
+        time.sleep(0.3)
+        heights = page.run(
+            "return [document.documentElement.scrollHeight, innerHeight, "
+            "document.querySelector('.side').scrollHeight, "
+            "document.querySelector('.side').clientHeight]"
+        )
+        assert heights[0] <= heights[1]
+        assert heights[2] <= heights[3]
+        assert page.box("#curves")["bottom"] <= 900
+        assert len(page.all(".stick:first-child .key > span")) == 18 * (1 + bool(games))
+    tall = page.box("canvas[data-panel=policy]")["height"]
+    page.browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 1900, "height": 1200, "deviceScaleFactor": 1, "mobile": False},
+    )
+    try:
+        time.sleep(0.3)
+        assert page.box("canvas[data-panel=policy]")["height"] > 1.2 * tall
+    finally:
+        size = {"width": 1400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def test_hovering_reads_the_cell_and_moves_nothing(show):
     game = made_up()
     page = show(game)
-    page.scrub(8)
-    page.set("scale", "absolute")
-    page.set("opacity", 30)
-    want = overlay(game.frames[8], game.value_mask[8], game.view, ABSOLUTE, 0.3)
-    np.testing.assert_allclose(page.pixels("value").astype(int), want, atol=1)
-    page.choose("both")
-    assert not page.find("canvas[data-panel=policy]").is_displayed()
-    both = page.pixels("both").astype(int)
-    policy = overlay(game.frames[8], game.policy_mask[8], game.view, ABSOLUTE, 0.3).astype(int)
-    first, last = game.view[0], game.view[1] - 1  # the first cell's policy, the last one's value
-    np.testing.assert_allclose(both[first, 0], policy[first, 0], atol=1)
-    np.testing.assert_allclose(both[last, 159], want[last, 159], atol=1)
+    before = {css: page.box(css) for css in (".frame", "#curves", "#moments")}
+    box = page.box("canvas[data-panel=policy]")
+    zoom = box["width"] / 160
+    assert box["height"] == pytest.approx(210 * zoom, abs=1)
+    for row, column in ((0, 0), (4, 7), (9, 9)):
+        top, bottom = game.view
+        y = box["top"] + zoom * (top + (row + 0.5) * (bottom - top) / 10)
+        x = box["left"] + zoom * (column + 0.5) * 16
+        chain = webdriver.ActionChains(page.browser)
+        chain.w3c_actions.pointer_action.move_to_location(round(x), round(y))
+        chain.perform()
+        words = page.find("canvas[data-panel=policy]").find_element("xpath", "..").text
+        assert (
+            f"row {row + 1}, column {column + 1}: {game.policy_mask[0, row, column]:.3f}" in words
+        )
+        assert before == {css: page.box(css) for css in before}
 
 
 def test_scrubbing_moves_the_cursor(show):
@@ -174,32 +295,137 @@ def test_scrubbing_moves_the_cursor(show):
         places.append(float(page.cursor()["x"]))
         assert f"step {step} of 300" in page.find("#step").text
     assert places == sorted(set(places))
-    curves = page.find("#curves")
-    webdriver.ActionChains(page.browser).move_to_element(curves).click().perform()
-    assert 100 < int(page.find("#scrub").get_attribute("value")) < 200
+    page.on_curves(("down", 0.5, 0.05), ("up", 0.5, 0.05))
+    assert int(page.find("#scrub").get_attribute("value")) == pytest.approx(150, abs=2)
+
+
+def test_time_line_zooms_and_pans(show):
+    page = show(made_up(1000))
+    page.scrub(500)
+    page.click("zoom-in")
+    assert page.state("window") == "250,750"
+    page.press("+")
+    assert page.state("window") == "375,625"
+    page.click("zoom-out")
+    assert page.state("window") == "250,750"
+    page.press("0")
+    assert page.state("window") is None
+    box = page.box("#curves")
+    origin = ScrollOrigin.from_element(page.find("#curves"))
+    webdriver.ActionChains(page.browser).scroll_from_origin(origin, 0, -600).perform()
+    time.sleep(0.2)
+    start, stop = map(int, page.state("window").split(","))
+    assert 200 < stop - start < 600
+    assert start < 500 < stop
+    assert page.box("#curves") == box
+    page.click("whole")
+    assert page.state("window") is None
+    page.scrub(0)
+    page.set("scrub", 999)
+    page.wait_for(999)
+
+
+def test_brush_shows_means(show):
+    game = made_up(200)
+    page = show(game)
+    page.on_curves(("down", 0.25, 0.05), ("move", 0.4, 0.05), ("up", 0.5, 0.05))
+    start, stop = map(int, page.state("brush").split(","))
+    assert (start, stop) == (pytest.approx(50, abs=2), pytest.approx(100, abs=2))
+    layer = layers(game)["policy"]
+    mean = layer.mask[start : stop + 1].mean(axis=0)
+    want = overlay(game.frames[0], [Drawn(mean, layer.scale)], game.view)
+    np.testing.assert_allclose(page.pixels("policy").astype(int), want, atol=2)
+    policy = game.probabilities[start : stop + 1].mean(axis=0)
+    assert f"{policy.max():.2f}" in page.find(".facts table").text
+    page.click("zoom-brush")
+    window = list(map(int, page.state("window").split(",")))
+    assert window == [start, stop]
+    page.press(Keys.ESCAPE)
+    assert page.state("brush") is None
+
+
+def test_a_cell_has_its_course_and_its_highest_moments(show):
+    game = what_ifs(400)
+    page = show(game)
+    page.on_curves(("down", 0.5, 0.55), ("up", 0.5, 0.55))  # in the image of cells by time
+    cell = int(page.state("cell"))
+    assert 0 <= cell < 100
+    assert f"row {cell // 10 + 1}, column {cell % 10 + 1}" in page.find("#selection-words").text
+    highest = quantities.highest(game.policy_mask, 5, 30)[cell]
+    page.set("kind", "cell")
+    listed = [int(item.text.split()[1]) for item in page.all("#moments-list .moment")]
+    assert listed == sorted(set(highest.tolist()))
+    step = choose(game, 16)[3].index
+    page.scrub(step)
+    off = np.exp(quantities.cells_off(game, step)[cell])
+    words = page.find(".facts").text
+    assert "cell off" in words
+    assert f"{off[game.action[step]] / off.sum():.2f}" in words
+    page.click("clear")
+    assert page.state("cell") is None
+
+
+def test_what_would_be_without_the_mask(show):
+    game = what_ifs(60)
+    page = show(game)
+    page.click("all-actions")
+    page.scrub(33)
+    rows = {row.text.split()[0]: row.text.split()[1:] for row in page.all(".facts tbody tr")}
+    unmasked = np.exp(game.unmasked_logits[33]) / np.exp(game.unmasked_logits[33]).sum()
+    inverted = np.exp(game.inverted_logits[33]) / np.exp(game.inverted_logits[33]).sum()
+    for index, name in enumerate(game.action_names):
+        numbers = (game.probabilities[33, index], unmasked[index], inverted[index])
+        assert rows[name] == [f"{number:.2f}" for number in numbers]
+    value = float(rows["value"][1].replace("\N{MINUS SIGN}", "-"))
+    assert value == pytest.approx(game.value[33] + 1, abs=0.006)
+    hangs = quantities.divergence(game.logits, game.unmasked_logits)[33]
+    assert f"{hangs:.3f}".rstrip("0") in page.find(".hangs").text
+    assert len(page.all(".facts tbody tr")) == 7
+    page.click("all-actions")
+    assert len(page.all(".facts tbody tr")) == 5
+
+
+def test_an_old_recording_has_no_what_ifs(show):
+    page = show(made_up(60))
+    assert "no mask" not in page.find(".facts").text
+    assert page.find(".facts .hangs").text == ""
+
+
+def test_curves_can_be_chosen(show):
+    page = show(made_up(60))
+    page.find(".timeline summary").click()
+    names = [label.text for label in page.all("#bands label")]
+    assert "state value" in names
+    assert "advantage" in names
+    before = page.run("return document.getElementById('curves').toDataURL()")
+    for box in page.all("#bands input"):
+        box.click()
+        assert page.cursor()["step"] == "0"
+    assert page.run("return document.getElementById('curves').toDataURL()") != before
+    page.press("0")
+    page.set("branch", "value")
+    assert page.state("branch") == "value"
 
 
 def test_keys(show):
     game = made_up(400)
     page = show(game)
-    telling = [frame.index for frame in choose(game, 10)]
-    steps = {
+    steps = [int(item.text.split()[1]) for item in page.all("#moments-list .moment")]
+    wanted = {
         Keys.ARROW_RIGHT: 1,
         Keys.END: 399,
         Keys.ARROW_LEFT: 398,
         Keys.HOME: 0,
-        "n": next(step for step in telling if step > 0),
+        "n": next(step for step in steps if step > 0),
     }
-    for key, step in steps.items():
+    for key, step in wanted.items():
         page.press(key)
         page.wait_for(step)
-    reason = next(frame.reason for frame in choose(game, 10) if frame.index == step)
-    assert reason in page.find("#step").text
     page.scrub(200)
     page.press(Keys.SHIFT, Keys.ARROW_RIGHT)
     page.wait_for(215)
     page.press("p")
-    page.wait_for(max(step for step in telling if step < 215))
+    page.wait_for(max(step for step in steps if step < 215))
     page.press("?")
     assert page.find("#help").is_displayed()
     page.press(Keys.ESCAPE)
@@ -212,47 +438,197 @@ def test_keys(show):
     assert page.cursor()["step"] != str(step)
 
 
+def test_transport(show):
+    page = show(made_up(400))
+    page.click("on")
+    page.wait_for(1)
+    page.click("back")
+    page.wait_for(0)
+    page.click("next")
+    first = next(
+        step
+        for item in page.all("#moments-list .moment")
+        if (step := int(item.text.split()[1])) > 0
+    )
+    page.wait_for(first)
+    page.click("on")
+    page.click("previous")
+    page.wait_for(first)
+    page.set("speed", "16")
+    page.click("play")
+    page.wait_for(399)  # and stops there
+    assert page.find("#play").text == "Play"
+
+
 def test_numbers_and_the_chosen_action(show):
     game = made_up()
     page = show(game)
     page.scrub(9)
-    chosen = page.find(".actions .chosen")
+    chosen = page.find(".facts .chosen")
     assert game.action_names[game.action[9]] in chosen.text
     assert f"{game.probabilities[9, game.action[9]]:.2f}" in chosen.text
+    assert len(page.all(".pressed")) == 1
+    title = page.find(".pressed").get_attribute("title")
+    assert title.split()[0] == game.action_names[game.action[9]]
     time.sleep(0.4)  # said once the page stands still
     assert f"value {game.value[9]:.2f}" in page.find("#state").get_attribute("textContent")
 
 
-def test_telling_frames_are_listed(show):
+def test_moments_are_listed_filtered_and_sorted(show):
+    game = made_up(400)
+    page = show(game)
+    found = choose(game, 16)
+    assert [int(item.text.split()[1]) for item in page.all("#moments-list .moment")] == [
+        frame.index for frame in found
+    ]
+    third = page.all("#moments-list .moment")[3]
+    third.click()
+    page.wait_for(found[3].index)
+    assert third.get_attribute("aria-current") == "step"
+    assert found[3].reason in page.find("#step").text
+    for button, step in zip(
+        page.all("#moments-list li")[3].find_elements("css selector", ".pair button"),
+        (found[3].before, found[3].after),
+        strict=True,
+    ):
+        button.click()
+        page.wait_for(step)
+    page.set("kind", "life")
+    lives = [frame.index for frame in found if frame.kind == "life"]
+    assert len(lives) >= 3
+    assert [int(item.text.split()[1]) for item in page.all("#moments-list .moment")] == lives
+    page.set("kind", "all")
+    page.set("order", "kind")
+    kinds = [item.get_attribute("class") for item in page.all("#moments-list li")]
+    assert kinds == sorted(kinds, key=kinds.index)  # each kind together
+    assert kinds[0] == "life"
+    time.sleep(1)  # small pictures come when there is time
+    small = "return document.querySelector('.thumb').getContext('2d').getImageData(9,9,1,1).data[2]"
+    assert page.run(small) > 0
+
+
+def test_a_moment_brings_its_pictures_on_the_screen(show):
     page = show(made_up(400))
-    buttons = page.browser.find_elements("css selector", "#telling button")
-    assert len(buttons) == 10
-    buttons[3].click()
-    step = buttons[3].text.split()[1]
-    page.wait_for(int(step))
-    assert buttons[3].get_attribute("aria-current") == "step"
+    size = {"width": 375, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        time.sleep(0.3)
+        last = page.all("#moments-list .moment")[-1]
+        page.run("arguments[0].scrollIntoView()", last)
+        page.run("arguments[0].click()", last)
+        time.sleep(0.3)
+        box = page.box("#plays")
+        assert box["top"] >= -1
+        assert box["bottom"] <= 800
+    finally:
+        restore(page)
+
+
+def restore(page) -> None:
+    size = {"width": 1400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
 def test_two_games_side_by_side(show):
     long = made_up(90)
     short = made_up(30, mode="inverse", policy_mask=1 - long.policy_mask[:30])
     page = show(long, short)
+    page.choose("game", "policy")
     page.scrub(20)
     for play, game in enumerate((long, short)):
         np.testing.assert_array_equal(page.pixels("game", play), game.frames[20])
-    overs = page.browser.find_elements("css selector", ".over")
+        shown = layers(game, beside=[long, short])["policy"]  # one scale for both
+        want = overlay(game.frames[20], [shown.at(20)], game.view)
+        np.testing.assert_allclose(page.pixels("policy", play).astype(int), want, atol=1)
+    captions = [caption.text for caption in page.all("figcaption b") if caption.is_displayed()]
+    assert captions == ["game", "policy mask", "game", "policy mask: 1 \N{MINUS SIGN} M"]
+    overs = page.all(".over")
     assert [over.is_displayed() for over in overs] == [False, False]
     page.scrub(60)
     assert [over.is_displayed() for over in overs] == [False, True]
     assert "Game over after 30 steps" in overs[1].text
     np.testing.assert_array_equal(page.pixels("game", 0), long.frames[60])
     np.testing.assert_array_equal(page.pixels("game", 1), short.frames[29])
-    assert "policy mask inverted" in page.find("#plays").text
+
+
+def test_several_games(show):
+    """Chosen by score or length, any two compared; the address opens them again."""
+    games = [made_up(length, seed=seed) for seed, length in enumerate((90, 40, 120))]
+    page = show(*games)
+    assert len(page.all(".play")) == 1
+    choices = [option.text for option in page.all("#first-game optgroup:first-child option")]
+    scores = [int(words.split(": ")[1].split()[0]) for words in choices]
+    assert scores == sorted(scores, reverse=True)
+    page.set("first-game", "2")
+    page.set("second-game", "1")
+    time.sleep(0.3)
+    page.choose("game")
+    page.scrub(25)
+    for play, game in enumerate((games[2], games[1])):
+        np.testing.assert_array_equal(page.pixels("game", play), game.frames[25])
+    assert page.state("plays") == "2,1"
+
+
+def test_the_address_opens_a_moment_with_its_notes(show, browser):
+    game = made_up(300)
+    page = show(
+        game, address="#step=123&style=contours&show=value&cell=37&window=100,200", step=123
+    )
+    assert "step 123" in page.find("#step").text
+    assert page.find("#style").get_attribute("value") == "contours"
+    assert not page.find("canvas[data-panel=policy]").is_displayed()
+    page.press("m")
+    page.find("#note-text").send_keys("it turns & flees", Keys.ENTER)
+    page.set("kind", "note")
+    assert "it turns & flees" in page.find("#moments-list").text
+    page.state("step")
+    address = page.run("return location.hash")
+    page.press(Keys.ESCAPE)
+    again = Page(browser, pathlib.Path(page.path), address, 123)
+    again.set("kind", "note")
+    assert "it turns & flees" in again.find("#moments-list").text
+    again.find("#moments-list .pair button").click()
+    assert again.state("notes") is None
+    again.press("m")
+    again.find("#note-text").send_keys("no", Keys.ESCAPE)
+    assert again.state("notes") is None
+    broken = Page(
+        browser, pathlib.Path(page.path), "#step=9999&cell=400&notes=[&show=x&plays=7", 299
+    )
+    assert broken.find("#failure").get_attribute("hidden") is not None
+
+
+def test_saving_the_view(show, browser, tmp_path):
+    page = show(made_up(300, agent="A <& B"))
+    page.scrub(100)
+    browser.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
+    )
+    for kind in ("png", "svg"):
+        page.find("header summary").click()
+        page.find(f"#save-{kind}").click()
+        page.run("document.querySelector('header details').open = false")
+    deadline = time.perf_counter() + 20
+    while len(list(tmp_path.glob("SpaceInvaders-step100.*"))) < 2:
+        assert time.perf_counter() < deadline
+        time.sleep(0.05)
+    time.sleep(0.3)
+    with Image.open(tmp_path / "SpaceInvaders-step100.png") as picture:
+        assert picture.width > 2000
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
+    drawing = xml.etree.ElementTree.parse(tmp_path / "SpaceInvaders-step100.svg").getroot()
+    words = " ".join(drawing.itertext())
+    assert "A <& B" in words
+    assert "step 100 of 300" in words
+    assert "state value" in words
+    kinds = [child.tag.split("}")[1] for child in drawing.iter()]
+    assert kinds.count("image") == 4  # three panels, and the cells by time
+    assert kinds.count("path") > 8
 
 
 def test_agent_without_masks(show):
     page = show(made_up(mask="none"))
-    assert not page.find(".tools").is_displayed()
+    assert not page.find("#drawing").is_displayed()
     assert page.pixels("game").any()
 
 
@@ -264,18 +640,57 @@ def test_more_colours_than_a_byte_numbers(show):
 
 
 def test_phone_and_theme(show):
+    """Pictures and time line on one screen of a phone; text stays readable in both themes."""
     page = show(made_up(90), made_up(30, mode="inverse"))
     size = {"width": 375, "height": 800, "deviceScaleFactor": 2, "mobile": True}
     page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
-        assert page.run("return document.documentElement.scrollWidth") <= 375
-        page.choose("policy")
-        assert page.run("return document.documentElement.scrollWidth") <= 375
+        time.sleep(0.3)
+        for panels in (("policy", "value"), ("both",), ("game", "policy", "value")):
+            page.choose(*panels)
+            assert page.run("return document.documentElement.scrollWidth") <= 375
+            assert page.box(".timeline")["bottom"] <= 800
         before = page.find("body").value_of_css_property("background-color")
         page.find("#theme").click()
         assert page.find("body").value_of_css_property("background-color") != before
     finally:
-        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        restore(page)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_contrast_of_text(show, theme):
+    """WCAG's AA: 4.5 to 1 for every colour of text on both backgrounds."""
+    page = show(made_up())
+    page.run("document.documentElement.dataset.theme = arguments[0]", theme)
+    names = ("ink", "faint", "rank-0", "rank-1", "boundary", "back", "card", "pick")
+    values = page.run(
+        "const s = getComputedStyle(document.body);"
+        "return arguments[0].map((name) => s.getPropertyValue('--' + name).trim())",
+        names,
+    )
+    colour = dict(zip(names, map(luminance, values), strict=True))
+    for text in names[:4]:
+        for back in ("back", "card"):
+            low, high = sorted((colour[text], colour[back]))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (text, back)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of "#rrggbb" (WCAG 2)."""
+    channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_every_control_has_a_name(show):
+    page = show(what_ifs(90))
+    nameless = page.run(
+        "return [...document.querySelectorAll('button, select, input, canvas, summary')]"
+        ".filter((e) => !(e.ariaLabel || e.getAttribute('aria-label') || e.ariaHidden"
+        " || e.textContent.trim() || e.closest('label') || e.closest('.scale')))"
+        ".map((e) => e.outerHTML)"
+    )
+    assert nameless == []
 
 
 def test_text_of_a_recording_is_no_markup(show):
@@ -286,9 +701,8 @@ def test_text_of_a_recording_is_no_markup(show):
 def test_refuses(tmp_path):
     game = made_up(3)
     for recordings, words in (
-        ([], "one recording or two, not 0"),
-        ([game] * 3, "one recording or two, not 3"),
-        ([game, dataclasses.replace(game, game="Breakout")], "Breakout and SpaceInvaders"),
+        ([], "at least one recording"),
+        ([game, dataclasses.replace(game, game="Breakout")], "SpaceInvaders and Breakout"),
         ([made_up(3, mask="value")], "no policy mask"),
     ):
         with pytest.raises(UserError, match=words):
@@ -300,6 +714,106 @@ def test_refuses(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         write_explorer([game], tmp_path / "folder.html")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.html"]
+
+
+class Firefox:
+    """Headless Firefox, driven by its own WebDriver BiDi port: Debian packages no geckodriver."""
+
+    def __init__(self, program: str, profile: pathlib.Path):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        profile.mkdir()
+        flags = ("--headless", "--no-remote", "--profile", str(profile))
+        self.process = subprocess.Popen(
+            [program, *flags, f"--remote-debugging-port={port}", "about:blank"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.count = 0
+        try:
+            self.connect(port)
+        except BaseException:
+            self.process.kill()
+            raise
+
+    def connect(self, port: int) -> None:
+        deadline = time.perf_counter() + 60
+        while True:
+            try:
+                address = f"ws://127.0.0.1:{port}/session"
+                self.socket = websocket.create_connection(address, suppress_origin=True, timeout=60)
+                break
+            except OSError:
+                assert time.perf_counter() < deadline, "Firefox does not answer"
+                time.sleep(0.2)
+        self.call("session.new", capabilities={})
+        self.page = self.call("browsingContext.getTree")["contexts"][0]["context"]
+
+    def call(self, method: str, **parameters) -> dict:
+        self.count += 1
+        order = {"id": self.count, "method": method, "params": parameters}
+        self.socket.send(json.dumps(order))
+        while (answer := json.loads(self.socket.recv())).get("id") != self.count:
+            pass
+        assert answer["type"] == "success", answer
+        return answer["result"]
+
+    def value(self, script: str):
+        """What a JavaScript expression gives."""
+        target = {"context": self.page}
+        done = self.call("script.evaluate", expression=script, target=target, awaitPromise=True)
+        assert done["type"] == "success", done
+        return done["result"].get("value")
+
+    def wait_for(self, step: int) -> None:
+        deadline = time.perf_counter() + 30
+        while self.value("document.getElementById('curves')?.dataset.step") != str(step):
+            assert time.perf_counter() < deadline, f"step {step} is not drawn"
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        self.socket.close()
+        self.process.terminate()
+        self.process.wait()
+
+
+def test_firefox(tmp_path):
+    """Opens at a moment, draws exactly, answers keys and controls, fits one screen."""
+    program = shutil.which("firefox-esr") or shutil.which("firefox")
+    if not program:
+        pytest.skip("no Firefox: install Debian's firefox-esr")
+    game = what_ifs(120)
+    path = write_explorer([game], tmp_path / "game.html")
+    firefox = Firefox(program, tmp_path / "profile")
+    try:
+        page = {"context": firefox.page}
+        firefox.call("browsingContext.setViewport", **page, viewport={"width": 1400, "height": 900})
+        firefox.call(
+            "browsingContext.navigate", **page, url=f"{path.as_uri()}#step=41", wait="complete"
+        )
+        firefox.wait_for(41)
+        assert firefox.value("document.documentElement.scrollHeight") <= 900
+        right = [{"type": kind, "value": Keys.ARROW_RIGHT} for kind in ("keyDown", "keyUp")]
+        keyboard = {"type": "key", "id": "keyboard", "actions": right}
+        firefox.call("input.performActions", **page, actions=[keyboard])
+        firefox.wait_for(42)
+        for name, of in (("game", None), ("policy", layers(game)["policy"])):
+            png = firefox.value(
+                f"document.querySelector('canvas[data-panel={name}]').toDataURL().split(',')[1]"
+            )
+            drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
+            frame = game.frames[42]
+            want = frame if of is None else overlay(frame, [of.at(42)], game.view)
+            np.testing.assert_allclose(drawn.astype(int), want, atol=1)
+        assert "no mask" in firefox.value("document.querySelector('.facts').textContent")
+        firefox.value("document.getElementById('play').click()")
+        firefox.wait_for(119)
+        firefox.value("document.getElementById('previous').click()")
+        last = max(frame.index for frame in choose(game, 8) if frame.index < 119)
+        firefox.wait_for(last)
+    finally:
+        firefox.close()
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import itertools
+import pathlib
 
 import matplotlib
 import numpy as np
@@ -9,6 +10,7 @@ from recordings import made_up
 
 from maskrl.errors import UserError
 from maskrl.explain import figures
+from maskrl.explain.__main__ import main, pairs
 from maskrl.explain.frames import choose, parse
 from maskrl.explain.overlay import layers, overlay
 from maskrl.explain.report import explain
@@ -23,32 +25,43 @@ def words(figure) -> str:
     return " ".join(" ".join(text.get_text().split()) for text in figure.texts)
 
 
-def all_figures():
+def all_figures(layout=figures.NATURAL):
     game = made_up(300)
     shown = layers(game)
-    chosen = parse("3-16", game)  # three lines of frames, every action
+    chosen = parse("3-10", game)  # two lines of frames, every action
     row = figures.gallery_row(game, shown["policy"], choose(game, 6))
     scales = {name: layer.scale for name, layer in shown.items()}
     before, after = moment(game, 5), moment(game, 9)
     return {
-        "policy": figures.policy_figure(game, shown["policy"], chosen),
-        "value": figures.value_figure(game, shown["value"], chosen),
-        "bare": figures.value_figure(game, None, choose(game, 2)),
-        "gallery": figures.gallery([row] * 6, "policy"),
-        "consecutive": figures.consecutive(game, shown, 3, chosen[1]),
+        "policy": figures.policy_figure(game, shown["policy"], chosen, layout),
+        "value": figures.value_figure(game, shown["value"], chosen, layout),
+        "bare": figures.value_figure(game, None, choose(game, 2), layout),
+        "gallery": figures.gallery([row] * 2, "policy", layout),
+        "consecutive": figures.consecutive(game, shown, 3, chosen[1], layout),
         "reaction": figures.reaction(
             before, after, game.view, game.action_names, "Oxygen low", scales
         ),
     }
 
 
-@pytest.mark.parametrize("name", ["policy", "value", "gallery", "consecutive", "reaction"])
+@pytest.mark.parametrize(
+    "name", ["policy", "value", "gallery", "consecutive", "narrow", "reaction"]
+)
 def test_golden(name):
     assert difference(name) <= TOLERANCE
 
 
-def test_no_words_overlap_or_leave_the_page():
-    for name, figure in all_figures().items():
+LAYOUTS = [figures.NATURAL, *(figures.Layout(width, False) for width in (2.5, 5.5))]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_words_fit_and_can_be_read(layout):
+    """None overlap, leave the page or are under six points; the page is as wide as asked for."""
+    for name, figure in all_figures(layout).items():
+        if layout.width is not None and name != "reaction":
+            assert figure.get_size_inches()[0] == pytest.approx(layout.width)
+        for text in figure.findobj(matplotlib.text.Text):
+            assert text.get_fontsize() >= 6 or not text.get_text(), (name, text)
         renderer = FigureCanvasAgg(figure).get_renderer()
         boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in figure.texts]
         for text, box in boxes:
@@ -58,12 +71,34 @@ def test_no_words_overlap_or_leave_the_page():
             assert not box.overlaps(other_box), (name, one, other)
 
 
+def test_long_names_stay_in_their_column():
+    """Of consecutive frames, and at the reaction picture's bars."""
+    names = ("DOWNRIGHTFIRE",) * 6
+    game = made_up(action_names=names)
+    for layout in LAYOUTS:
+        figure = figures.consecutive(game, layers(game), 3, layout=layout)
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        written = [t for t in figure.texts if t.get_text().replace("\n", "") == names[0]]
+        assert len(written) == 15
+        images = [a for a in figure.axes if a.images and a.images[0].get_array().shape[0] == 210]
+        width = images[0].get_window_extent(renderer).width
+        assert all(t.get_window_extent(renderer).width <= width + 1 for t in written)
+    before, after = moment(game, 5), moment(game, 9)
+    scales = {name: layer.scale for name, layer in layers(game).items()}
+    figure = figures.reaction(before, after, game.view, names, "Oxygen low", scales)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    bars = next(a for a in figure.axes if a.get_title(loc="left"))
+    panels = [a.get_window_extent(renderer).x1 for a in figure.axes if a.images]
+    labels = [label.get_window_extent(renderer).x0 for label in bars.get_yticklabels()]
+    assert min(labels) > max(x for x in panels if x < bars.get_window_extent(renderer).x0)
+
+
 def test_pictures_are_the_frames_and_the_masks_over_them():
     game = made_up()
     layer = layers(game)["policy"]
     drawn = pictures(figures.policy_figure(game, layer, parse("5,9", game)))
     for t in (5, 9):
-        masked = overlay(game.frames[t], game.policy_mask[t], game.view, layer.scale)
+        masked = overlay(game.frames[t], [layer.at(t)], game.view)
         for expected in (game.frames[t], masked):
             assert any(np.array_equal(expected, picture) for picture in drawn)
 
@@ -89,6 +124,9 @@ def test_captions_say_why():
     chosen = choose(game, 4)
     text = words(figures.policy_figure(game, layers(game)["policy"], chosen))
     assert all(frame.reason in text for frame in chosen)
+    caption = figures.caption(game, "policy mask", chosen)
+    assert all(frame.reason in caption for frame in chosen)
+    assert "made up" in caption  # the agent is named
     assert "SpaceInvaders · Mask A3C (policy and value mask) · normal play · made up" in text
 
 
@@ -126,7 +164,15 @@ def test_explain_writes_everything(tmp_path):
     )
     names = {path.name for path in written}
     for stem in ("one", "two"):
-        for name in (".html", ".mp4", ".gif", "-policy.png", "-policy.pdf", "-value.png"):
+        for name in (
+            ".html",
+            ".mp4",
+            "-policy.txt",
+            ".gif",
+            "-policy.png",
+            "-policy.pdf",
+            "-value.png",
+        ):
             assert stem + name in names
     assert "gallery-policy.pdf" in names
     assert "gallery-value.pdf" not in names
@@ -161,3 +207,37 @@ def test_explain_refuses(tmp_path):
         explain([[tmp_path / "game.npz", tmp_path / "a" / "game.npz"]], tmp_path / "out")
     with pytest.raises(UserError, match="cannot write"):
         explain([[tmp_path / "game.npz"]], tmp_path / "game.npz")
+
+
+def test_command_draws_a_gallery_from_recordings(tmp_path, capsys):
+    games = ("SpaceInvaders", "Breakout", "Seaquest")
+    for game in games:
+        write(made_up(30, game=game), tmp_path / f"{game}-normal-seed0.npz")
+    paths = [str(tmp_path / f"{game}-normal-seed0.npz") for game in games]
+    out = tmp_path / "out"
+    flags = ["--only", "gallery", "--width", "7", "--output", str(out)]
+    assert main([*paths, *flags]) == 0
+    assert {path.name for path in out.iterdir()} == {
+        f"gallery-{branch}.{kind}" for branch in ("policy", "value") for kind in ("png", "pdf")
+    }
+    with pytest.raises(SystemExit) as end:
+        main([*paths, *flags, "--width", "1"])
+    assert end.value.code == 2
+    assert "--width 1: from 2.5 to 40 inches" in capsys.readouterr().err
+
+
+def test_inverted_plays_are_drawn_beside_their_normal_ones():
+    paths = [
+        pathlib.Path(f"a/Pong-{mode}-seed{n}.npz") for n in (0, 1) for mode in ("inverse", "normal")
+    ]
+    assert pairs(paths) == [[paths[1], paths[0]], [paths[3], paths[2]]]
+    assert pairs(paths[:1]) == [paths[:1]]
+    assert pairs([pathlib.Path("game.npz")]) == [[pathlib.Path("game.npz")]]
+
+
+def test_several_plays_of_one_game_share_an_explorer(tmp_path):
+    for seed in (0, 1):
+        write(made_up(20, seed=seed), tmp_path / f"game-{seed}.npz")
+    groups = [[tmp_path / f"game-{seed}.npz"] for seed in (0, 1)]
+    written = explain(groups, tmp_path / "out", parts=("explorer",))
+    assert [path.name for path in written] == ["explorer.html"]

@@ -1,41 +1,89 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from recordings import made_up
 
 from maskrl.errors import UserError
-from maskrl.explain.frames import Chosen, boundaries, choose, parse, telling_stretch
+from maskrl.explain.frames import boundaries, choose, parse, telling_stretch
 
 
-def test_chosen_frames_are_spread_and_say_why():
+def quiet(length: int, lives=(0,), **fields):
+    """A game in which nothing happens, but what the fields say."""
+    still = {
+        "value": np.zeros(length, np.float32),
+        "reward": np.zeros(length, np.float32),
+        "logits": np.tile(np.float32([3, 0, 0, 0, 0, 0]), (length, 1)),
+        "life_start": np.isin(np.arange(length), lives),
+        "lives": np.zeros(length, np.int32),
+    }
+    return made_up(length, **(still | fields))
+
+
+def told(game, count: int) -> list[tuple[int, str]]:
+    return [(frame.index, frame.reason) for frame in choose(game, count)]
+
+
+def hill(length: int, at: int, height: float, width: int = 40) -> np.ndarray:
+    return (height * np.maximum(1 - np.abs(np.arange(length) - at) / width, 0)).astype(np.float32)
+
+
+def test_peaks_and_troughs_come_before_the_undecided():
+    length = 800
+    value = 1 + hill(length, 300, 5) - hill(length, 500, 2) + hill(length, 650, 1)
+    logits = np.tile(np.float32([3, 0, 0, 0, 0, 0]), (length, 1))
+    logits[400] = 0
+    game = quiet(length, value=value, logits=logits)
+    kinds = {frame.index: frame.kind for frame in choose(game, 8)}
+    assert kinds[300] == "peak"
+    assert kinds[500] == "trough"
+    assert (300, "a peak of the value, 6.00") in told(game, 8)
+    assert "undecided" not in [frame.kind for frame in choose(game, 2)]
+
+
+def test_every_lost_life_and_stage_is_told():
+    length = 2000
+    ram = np.zeros((length, 128), np.uint8)
+    ram[[0, 700, 1500], 17] = 36
+    value = np.full(length, 3, np.float32)
+    value[380:] = 1
+    lives = np.full(length, 2, np.int32)
+    lives[-1] = 0
+    game = quiet(length, lives=(0, 400), value=value, ram=ram)
+    game = dataclasses.replace(game, lives=lives)
+    found = told(game, 16)
+    assert (380, "the value falls by 2.00; a life is lost 20 steps later") in found
+    assert (700, "stage 2 begins") in found
+    assert (1500, "stage 3 begins") in found
+    assert any("a life is lost" in words for t, words in found if t > length - 50)
+
+
+def test_lives_share_a_small_figure():
+    """Of many lives at most half of the frames; the first and the last are among them."""
+    game = quiet(4000, lives=range(0, 4000, 200))
+    kinds = [frame.kind for frame in choose(game, 6)]
+    assert kinds.count("life") == 3
+    assert choose(game, 6)[0].index < 200
+
+
+def test_advantages_both_ways():
+    length = 1000
+    value = np.zeros(length, np.float32)
+    value[300:] = 5  # so much better than foretold,
+    value[700:] = 2  # and so much worse
+    found = {frame.kind: frame for frame in choose(quiet(length, value=value, cut_off=True), 6)}
+    assert found["better"].index == 299
+    assert found["worse"].index == 699
+    assert found["worse"].before < 699 < found["worse"].after
+
+
+def test_where_the_mask_decides():
     length = 600
-    value = np.zeros(length, np.float32)
-    value[300:] = 5
-    reward = np.zeros(length, np.float32)
-    reward[130] = 1
-    logits = np.zeros((length, 6), np.float32)
-    logits[:, 0] = 3
-    logits[430] = 0
-    once = np.arange(length) == 0
-    game = made_up(length, value=value, reward=reward, logits=logits, life_start=once)
-    assert choose(game, 3) == [
-        Chosen(130, "just before +1 point"),
-        Chosen(300, "the value jumps by +5.00"),
-        Chosen(430, "undecided: entropy 1.79 of at most 1.79 nats"),
-    ]
-
-
-def test_danger_before_a_lost_life_is_chosen():
-    length = 400
-    value = np.zeros(length, np.float32)
-    value[90:180], value[180:] = 5, 4
-    logits = np.zeros((length, 6), np.float32)
-    logits[:, 0] = 3
-    logits[350] = 0
-    quiet = np.zeros(length, np.float32)
-    starts = np.isin(np.arange(length), [0, 200])
-    game = made_up(length, value=value, logits=logits, reward=quiet, life_start=starts)
-    chosen = choose(game, 4)
-    assert Chosen(180, "the value changes by -1.00; a life is lost 20 steps later") in chosen
+    logits = np.tile(np.float32([3, 0, 0, 0, 0, 0]), (length, 1))
+    without = logits.copy()
+    without[222] = [0, 3, 0, 0, 0, 0]
+    game = quiet(length, logits=logits, unmasked_logits=without)
+    assert 222 in [frame.index for frame in choose(game, 4) if frame.kind == "mask"]
 
 
 @pytest.mark.parametrize("length", [1, 3, 7, 50, 1000])
@@ -44,8 +92,15 @@ def test_every_game_has_its_frames(length, count):
     chosen = [frame.index for frame in choose(made_up(length), count)]
     assert len(set(chosen)) == min(length, count)
     assert chosen == sorted(chosen)
-    if length > count:
-        np.testing.assert_array_equal(np.array(chosen) * count // length, np.arange(count))
+    for frame in choose(made_up(length), count):
+        assert 0 <= frame.before <= frame.index
+        assert frame.index <= frame.after < length or frame.after == length - 1
+
+
+def test_frames_asked_for_carry_their_values():
+    game = made_up(40)
+    (frame,) = parse("7", game)
+    assert frame.reason == f"value {game.value[7]:.2f}, entropy {game.entropy[7]:.2f} nats"
 
 
 def test_parse():

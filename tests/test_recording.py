@@ -88,6 +88,7 @@ def edit(path, drop=(), header=None, **arrays):
     ("change", "says"),
     [
         ({"header": {"version": 99}}, "another version"),
+        ({"unmasked_logits": np.zeros((5, 4), np.float32)}, "unmasked_logits"),
         ({"drop": ("header",)}, "no header"),
         ({"drop": ("ram",)}, "ram missing"),
         ({"drop": ("frames", "logits")}, "missing"),
@@ -104,6 +105,22 @@ def test_wrong_contents(tmp_path, change, says):
     with pytest.raises(UserError, match=says):
         recording.read(path)
     assert str(path) in error(recording.read, path)
+
+
+def test_a_recording_of_version_1_is_still_read(tmp_path):
+    """It lacks what version 2 added, and nothing else."""
+    path = tmp_path / "game.npz"
+    recording.write(sample(unmasked_logits=np.zeros((5, 3), np.float32)), path)
+    edit(path, drop=("unmasked_logits",), header={"version": 1})
+    with np.load(path) as archive:
+        entries = dict(archive)
+    header = json.loads(str(entries["header"]))
+    del header["cut_off"]
+    np.savez(path, **entries | {"header": np.array(json.dumps(header))})
+    old = recording.read(path)
+    assert old.unmasked_logits is None
+    assert old.cut_off is False
+    np.testing.assert_array_equal(old.frames, sample().frames)
 
 
 @pytest.mark.parametrize("field", ["game", "view", "action_names", "seed"])

@@ -9,7 +9,7 @@ from recordings import made_up
 
 from maskrl.errors import UserError
 from maskrl.explain.joystick import icon, position
-from maskrl.explain.overlay import ABSOLUTE, layers, overlay
+from maskrl.explain.overlay import layers, overlay
 from maskrl.explain.video import still, title, write_gif, write_mp4
 
 POLICY, TOP = 328, 54  # where the policy panel begins in the picture; two pixels for each
@@ -20,7 +20,7 @@ def planted():
     mask = np.zeros((12, 10, 10), np.float32)
     mask[np.arange(12), 3, np.arange(12) % 10] = 1
     game = made_up(12, policy_mask=mask)
-    return game, layers(game, contrast=False)
+    return game, layers(game, contrast=False, style="colours")
 
 
 def decode(path, width: int, height: int) -> tuple[str, np.ndarray]:
@@ -42,7 +42,7 @@ def test_mp4_decodes_to_what_was_drawn(tmp_path):
     assert len(pictures) == 12
     assert all(fact in facts for fact in ("Video: h264", "yuv420p", "976x578", "15 fps"))
     for t, picture in enumerate(pictures):
-        expected = overlay(game.frames[t], game.policy_mask[t], game.view, ABSOLUTE).astype(int)
+        expected = overlay(game.frames[t], [shown["policy"].at(t)], game.view).astype(int)
         assert np.abs(panel(picture) - expected).mean() < 4
         cells = panel(picture)[8:196].sum(axis=-1)[9::19, 8::16]  # one pixel in each cell
         assert np.unravel_index(cells.argmax(), cells.shape) == (3, t % 10)
@@ -55,7 +55,7 @@ def test_gif_shows_the_whole_short_game(tmp_path):
         for t in range(12):
             gif.seek(t)
             drawn = panel(np.asarray(gif.convert("RGB")))
-            expected = overlay(game.frames[t], game.policy_mask[t], game.view, ABSOLUTE)
+            expected = overlay(game.frames[t], [shown["policy"].at(t)], game.view)
             assert np.abs(drawn - expected).mean() < 4
 
 

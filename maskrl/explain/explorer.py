@@ -1,85 +1,124 @@
-"""The episode explorer: one HTML file, opened from disk, in which a person walks through a game.
+"""The episode explorer: one HTML file, opened from disk, in which a person walks through games.
 
-The page is explorer.html with explorer.css, explorer.js and the data inlined; it fetches nothing.
-Its data are text/plain scripts, each a zlib stream in base64: the numbers and masks of every
-recording as little-endian arrays, and its frames in chunks of CHUNK. In a chunk every pixel is an
-index into the recording's palette (of a recording with more than 256 colours, the colour itself),
-and every frame but the first is the exclusive or with the one before it, which is mostly zeros.
-The frames are kept exactly; the masks to 1/65535.
+The page is page/explorer.html with page/explorer.css, the scripts of SCRIPTS and the data inlined;
+it fetches nothing. Its data are text/plain scripts, each a zlib stream in base64: the numbers and
+masks of every recording as little-endian arrays, and its frames in chunks of CHUNK. In a chunk
+every pixel is an index into the recording's palette (of a recording with more than 256 colours, the
+colour itself), and every frame but the first is the exclusive or with the one before it, which is
+mostly zeros. The frames are kept exactly; the masks to 1/65535.
 """
 
 import base64
-import contextlib
 import html
 import json
 import pathlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from maskrl.errors import UserError
-from maskrl.explain.frames import boundaries, choose
-from maskrl.explain.overlay import ABSOLUTE, OPACITY, Layer, Scale, colours, contrast_scale, layers
+from maskrl.explain import quantities
+from maskrl.explain.frames import KINDS, Chosen, boundaries, choose
+from maskrl.explain.joystick import position
+from maskrl.explain.overlay import (
+    ABSOLUTE,
+    CONTOURS,
+    HAZE,
+    LIGHT,
+    STRENGTH,
+    STYLES,
+    Layer,
+    Scale,
+    colours,
+    contrast_scale,
+    layers,
+)
 from maskrl.explain.video import FPS, title
-from maskrl.recording import MASK_CELLS, Recording
+from maskrl.recording import MASK_CELLS, Recording, softmax
 
 CHUNK = 64  # frames that the page decodes at a time, some 10 ms of work
+SCRIPTS = ("data", "pictures", "facts", "timeline", "moments", "export", "app")
 
-_TELLING = 16  # telling frames that are listed of a long game,
-_STRETCH = 40  # of a short one as many as it has stretches of so many steps
-_HERE = pathlib.Path(__file__).parent
+_TELLING = 20  # moments that are listed of a long game besides its lives and stages,
+_STRETCH = 25  # of a short one as many as it has stretches of so many steps
+_HIGHEST, _APART = 5, 30  # times at which a cell is highest, and the steps between them
+_HANGS_UNIT = 1e-4  # nats
+_PAGE = pathlib.Path(__file__).parent / "page"
+
+# The time line's curves: the array's name (of a mask: after the branch's), and its words. The page
+# opens with those that are shown.
+_CURVES = (
+    {"name": "value", "words": "state value", "shown": True},
+    {"name": "advantage", "words": "advantage", "shown": True},
+    {"name": "score", "words": "score", "shown": True},
+    {"name": "entropy", "words": "entropy (nats)", "shown": True},
+    {"name": "hangs", "words": "KL to no mask", "shown": True},
+    {"name": "cells", "words": "cells by time", "of": "mask", "shown": True},
+    {"name": "mean", "words": "mask: mean", "of": "mask", "shown": True},
+    {"name": "change", "words": "mask: change", "of": "mask", "shown": True},
+    {"name": "concentration", "words": "concentration", "of": "mask", "shown": True},
+)
 
 
 def write_explorer(
-    recordings: Sequence[Recording],
+    recordings: Iterable[Recording],
     path: str | pathlib.Path,
     branch: str = "both",
     contrast: bool = True,
+    style: str = STYLES[0],
 ) -> pathlib.Path:
-    """Writes the explorer of one game, or of two that are played side by side, step by step.
+    """Writes the explorer of one game, or of several plays of it, any two of them side by side.
+
+    The page opens with the first recording and, if it comes next and has the same seed, the second:
+    normal and inverted play. One recording is in memory at a time, if they are read one by one.
 
     Args:
-      recordings: one recording, or two of the same game, such as normal and inverted play.
+      recordings: of one game.
       path: the HTML file to write; it appears whole or not at all.
       branch: which masks to show: policy, value, or both (those that the agent has).
-      contrast: open with the masks' colours stretched over each recording, or from 0 to 1; the
-        page can switch.
+      contrast: open with the masks' scales stretched over the recordings, or from 0 to 1; the page
+        can switch.
+      style: how masks are drawn at first, one of `overlay.STYLES`.
 
     Returns:
       The path.
 
     Raises:
-      UserError: not one or two recordings, recordings of different games, a mask that the agent
-        lacks, or a file that cannot be written.
+      UserError: no recording, recordings of different games, a mask that the agent lacks, or a file
+        that cannot be written.
     """
-    if len(recordings) not in (1, 2):
-        raise UserError(f"an explorer shows one recording or two, not {len(recordings)}")
-    games = {recording.game for recording in recordings}
-    if len(games) > 1:
-        raise UserError(f"an explorer shows one game, not {' and '.join(sorted(games))}")
-    shown = [layers(recording, branch, contrast=False) for recording in recordings]
-
     path = pathlib.Path(path)
     partial = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "w", encoding="utf-8") as file:
-            before, after = _template(_title(recordings)).split("{{data}}")
-            file.write(before)
-            described = []
-            for number, (recording, masks) in enumerate(zip(recordings, shown, strict=True)):
-                palette = _palette(recording.frames)
-                described.append(_describe(recording, masks, palette))
-                for name, array in _arrays(recording, masks, palette):
-                    file.write(_script(f"{number}-{name}", array))
+            described: list[dict] = []
+            for number, recording in enumerate(recordings):
+                if number == 0:
+                    before, after = _template(title(recording)).split("{{data}}")
+                    file.write(before)
+                    game = recording.game
+                elif recording.game != game:
+                    raise UserError(f"an explorer shows one game, not {game} and {recording.game}")
+                described.append(_write_recording(file, number, recording, branch))
+                del recording  # before the next one is read
+            if not described:
+                raise UserError("an explorer shows at least one recording")
             header = {
                 "chunk": CHUNK,
                 "cells": MASK_CELLS,
                 "fps": FPS,
-                "opacity": OPACITY,
+                "style": style,
+                "strength": STRENGTH,
+                "haze": HAZE,
+                "light": LIGHT,
+                "contours": CONTOURS,
                 "contrast": contrast,
                 "colours": colours(np.linspace(0, 1, 256), ABSOLUTE).tolist(),
+                "curves": _CURVES,
+                "kinds": KINDS,
+                "opens": _opens(described),
                 "recordings": described,
             }
             text = json.dumps(header).replace("<", "\\u003c")  # no "</script>" in it
@@ -87,46 +126,56 @@ def write_explorer(
             file.write(after)
         partial.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        if partial.is_file():
+            partial.unlink()
     return path
 
 
-def _title(recordings: Sequence[Recording]) -> str:
-    beside = "".join(f" · beside {_mode(recording)}" for recording in recordings[1:])
-    return title(recordings[0]) + beside
+def _opens(described: Sequence[dict]) -> list[int]:
+    pair = len(described) > 1 and described[0]["seed"] == described[1]["seed"]
+    return [0, 1] if pair else [0]
 
 
-def _mode(recording: Recording) -> str:
-    words = {"inverse": f"{recording.branch} mask inverted", "random": "random play"}
-    return words.get(recording.mode, "normal play")
-
-
-def _template(name: str) -> str:
-    page = (_HERE / "explorer.html").read_text(encoding="utf-8")
-    page = page.replace("{{title}}", html.escape(name))
-    for part in ("css", "js"):
-        text = (_HERE / f"explorer.{part}").read_text(encoding="utf-8")
-        page = page.replace("{{" + part + "}}", text)
-    return page
-
-
-def _describe(recording: Recording, masks: dict[str, Layer], palette: np.ndarray | None) -> dict:
-    """What the page needs to know of a recording, for JSON."""
+def _write_recording(file, number: int, recording: Recording, branch: str) -> dict:
+    """Writes a recording's data; returns what the page needs to know of it, for JSON."""
+    masks = layers(recording, branch, contrast=False)
     bounds = boundaries(recording)
-    telling = choose(recording, min(_TELLING, max(len(recording) // _STRETCH, 1)))
+    boundary = len(bounds.lives) + len(bounds.stages) + 1
+    telling = choose(
+        recording, min(2 * boundary + _TELLING, max(len(recording) // _STRETCH, 2 * boundary, 1))
+    )
+    palette = _palette(recording.frames)
+    kinds = {}
+    for name, array in _arrays(recording, masks, telling, palette):
+        file.write(_script(f"{number}-{name}", array))
+        if not name.startswith("frames-"):
+            kinds[name] = array.dtype.str[1:]
+    inverted = ("policy", "value") if recording.branch == "both" else (recording.branch,)
     return {
         "name": _mode(recording),
         "seed": recording.seed,
         "length": len(recording),
         "finalScore": recording.final_score,
-        "actions": list(recording.action_names),
+        "actions": [_action(name) for name in recording.action_names],
         "view": list(recording.view),
+        "inverted": list(inverted) if recording.mode == "inverse" else [],
         "lifeStarts": list(bounds.lives),
         "stageStarts": list(bounds.stages),
-        "telling": [{"step": frame.index, "reason": frame.reason} for frame in telling],
+        "telling": [
+            {
+                "step": moment.index,
+                "kind": moment.kind,
+                "reason": moment.reason,
+                "before": moment.before,
+                "after": moment.after,
+            }
+            for moment in telling
+        ],
         "palette": None if palette is None else palette.tolist(),
+        "arrays": kinds,
+        "cellHangsUnit": _HANGS_UNIT,
         "scales": {
             name: {"contrast": _scale(contrast_scale(layer.mask)), "absolute": _scale(ABSOLUTE)}
             for name, layer in masks.items()
@@ -134,26 +183,73 @@ def _describe(recording: Recording, masks: dict[str, Layer], palette: np.ndarray
     }
 
 
+def _mode(recording: Recording) -> str:
+    words = {"inverse": f"{recording.branch} mask inverted", "random": "random play"}
+    return words.get(recording.mode, "normal play")
+
+
+def _action(name: str) -> dict:
+    x, y, fire = position(name)
+    return {"name": name, "x": x, "y": y, "fire": fire}
+
+
+def _template(name: str) -> str:
+    page = (_PAGE / "explorer.html").read_text(encoding="utf-8")
+    page = page.replace("{{title}}", html.escape(name))
+    style = (_PAGE / "explorer.css").read_text(encoding="utf-8")
+    scripts = ((_PAGE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    return page.replace("{{css}}", style).replace("{{js}}", "\n".join(scripts))
+
+
 def _scale(scale: Scale) -> dict:
-    return {"low": scale.low, "high": scale.high, "words": scale.words}
+    return {"low": scale.low, "high": scale.high}
 
 
 def _arrays(
-    recording: Recording, masks: dict[str, Layer], palette: np.ndarray | None
+    recording: Recording,
+    masks: dict[str, Layer],
+    telling: Sequence[Chosen],
+    palette: np.ndarray | None,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The recording's arrays as the page reads them."""
     for name in ("value", "score", "reward", "entropy", "probabilities"):
         yield name, getattr(recording, name).astype("<f4")
+    yield "advantage", quantities.advantage(recording).astype("<f4")
     for name in ("action", "lives"):
         yield name, getattr(recording, name).astype("<i4")
     for name, layer in masks.items():
-        yield f"{name}-mask", np.round(layer.mask * 65535).astype("<u2")
+        mask = layer.mask
+        yield f"{name}-mask", np.round(mask * 65535).astype("<u2")
+        for quantity in ("mean", "change", "concentration"):
+            yield f"{name}-{quantity}", getattr(quantities, quantity)(mask).astype("<f4")
+        yield f"{name}-highest", quantities.highest(mask, _HIGHEST, _APART).astype("<i4")
+    yield from _what_ifs(recording, telling)
     for number, start in enumerate(range(0, len(recording), CHUNK)):
         pixels = _packed(recording.frames[start : start + CHUNK])
         if palette is not None:
             pixels = np.searchsorted(palette, pixels).astype("u1")
         pixels[1:] ^= pixels[:-1].copy()
         yield f"frames-{number}", pixels
+
+
+def _what_ifs(recording: Recording, telling: Sequence[Chosen]) -> Iterator[tuple[str, np.ndarray]]:
+    """What would be at the same state without the mask, with 1 - M, and with one cell off."""
+    for kind in ("unmasked", "inverted"):
+        logits, value = (getattr(recording, f"{kind}_{of}") for of in ("logits", "value"))
+        if logits is not None:
+            yield f"{kind}-probabilities", softmax(logits).astype("<f4")
+        if value is not None:
+            yield f"{kind}-value", value.astype("<f4")
+    if recording.unmasked_logits is not None:
+        hangs = quantities.divergence(recording.logits, recording.unmasked_logits)
+        yield "hangs", hangs.astype("<f4")
+    if recording.cell_logits is not None:
+        hangs = np.stack(list(quantities.cells_hang(recording)))
+        yield "cell-hangs", np.round(np.minimum(hangs / _HANGS_UNIT, 65535)).astype("<u2")
+        off = softmax(
+            np.stack([quantities.cells_off(recording, moment.index) for moment in telling])
+        )
+        yield "cell-off", np.round(off * 65535).astype("<u2")
 
 
 def _packed(frames: np.ndarray) -> np.ndarray:
@@ -173,5 +269,5 @@ def _palette(frames: np.ndarray) -> np.ndarray | None:
 
 
 def _script(name: str, array: np.ndarray) -> str:
-    text = base64.b64encode(zlib.compress(array.tobytes(), 6)).decode("ascii")
+    text = base64.b64encode(zlib.compress(np.ascontiguousarray(array), 6)).decode("ascii")
     return f'<script type="text/plain" id="{name}">{text}</script>\n'

@@ -1,42 +1,97 @@
 """The paper's figures, from recordings: as PNG, and as PDF with its text as text.
 
 Every function returns a figure; `save` writes it. Places and sizes are in inches from the figure's
-top left corner, so that nothing overlaps whatever the number of frames.
+top left corner, so that nothing overlaps whatever the number of frames and the width of the page.
+No text is smaller than LEAST points.
 """
 
 import dataclasses
+import functools
 import pathlib
-import textwrap
 from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from maskrl.errors import UserError
 from maskrl.explain.frames import Chosen, boundaries
 from maskrl.explain.joystick import icon
-from maskrl.explain.overlay import Layer, Scale, difference_scale, overlay, scale_bar
-from maskrl.explain.video import title
+from maskrl.explain.overlay import LIGHT, Drawn, Layer, Scale, difference_scale, overlay, scale_bar
+from maskrl.explain.video import mask_name, title
 from maskrl.recording import Recording
 
 CONSECUTIVE = 15  # frames, as in the paper's Figures 13 to 18
+LEAST = 6.0  # points: journals' smallest text
+NARROWEST, WIDEST = 2.5, 40.0  # inches that a figure may be asked to be wide
 
-_MARGIN = 0.25
 _GAP = 0.12
 _COLUMNS = 6  # frames side by side
 _WIDTH = 1.6  # of a frame: two dots of the PNG for each of its pixels
 _SHAPE = 210 / 160  # a frame's height by its width
+_LINE = 1.36 / 72  # of text: its height in inches for each point of its size
 _GREEN, _RED = "#1a8a3a", "#c0392b"
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a figure is laid out."""
+
+    width: float | None = None  # inches; None gives frames their natural width
+    title: bool = True  # whether it carries a heading; papers have captions
+
+    @property
+    def margin(self) -> float:
+        return 0.25 if self.width is None else 0.06
+
+    def columns(
+        self, count: int, label: float = 0, natural: float = _WIDTH, least: float = 1.15
+    ) -> tuple[int, float, float]:
+        """(frames side by side, a frame's width, the page's width) for `count` frames.
+
+        Args:
+          label: inches that are taken at the left.
+          natural: a frame's width where the page's is not given.
+          least: a frame's least width where the page's is given.
+        """
+        gap = _GAP * natural / _WIDTH
+        around = 2 * self.margin + label - gap
+        if self.width is None:
+            columns = round(_COLUMNS * _WIDTH / natural) if natural == _WIDTH else count
+            columns = max(min(count, columns), 3)  # room for the words
+            return columns, natural, around + columns * (natural + gap)
+        room = self.width - around
+        columns = max(min(count, int(room / (least + gap))), 1)
+        return columns, room / columns - gap, self.width
+
+
+NATURAL = Layout()
 
 
 class _Page:
     """A figure on which things are placed in inches from the top left corner."""
 
-    def __init__(self, width: float, height: float):
-        self.width, self.height = width, height
-        self.figure = Figure(figsize=(width, height))
+    def __init__(self, layout: Layout, width: float, height: float, heading: Sequence[str] = ()):
+        """The heading's first line is bold; `top` is where the rest begins, below it."""
+        self.margin, self.width = layout.margin, width
+        inner = width - 2 * self.margin
+        lines: list[tuple[str, float, str]] = []
+        for number, words in enumerate(heading if layout.title else ()):
+            size, weight = (11, "bold") if number == 0 else (9, "normal")
+            size = min(size, max(size * inner / _measure(words, size, weight), 7))
+            lines += [(line, size, weight) for line in _wrap(words, inner, size, weight)]
+        self.top = self.margin + (sum(size * _LINE * 1.1 for _, size, _ in lines) + 0.1) * bool(
+            lines
+        )
+        self.height = self.top + height + self.margin
+        self.figure = Figure(figsize=(width, self.height))
+        y = self.margin
+        for line, size, weight in lines:
+            self.text(self.margin, y, line, size, weight=weight)
+            y += size * _LINE * 1.1
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
         place = (x / self.width, 1 - (y + height) / self.height)
@@ -57,43 +112,71 @@ class _Page:
         style = {"va": "top", "ha": "left", "linespacing": 1.3} | style
         self.figure.text(x / self.width, 1 - y / self.height, words, fontsize=size, **style)
 
-    def scale(self, x: float, y: float, width: float, scale: Scale, of: str) -> None:
-        """The scale's bar with its words: 0.5 inches high."""
-        _bar(self.axes(x, y, width, 0.14), scale)
-        words = (
-            f"{of}: {scale.words}\nbar: over black (top) to over white (bottom)\n"
-            "in the game's colours: what the agent does not see"
-        )
-        self.text(x + width + 0.12, y - 0.02, words, 7)
+    def scale(self, x: float, y: float, layer: Layer | Drawn, of: str) -> None:
+        """The scale's bar with its words: `_scale_height` inches high."""
+        width = _bar_width(self.width)
+        _bar(self.axes(x, y, width, 0.14), layer)
+        lines = _scale_lines(self.width - 2 * self.margin, layer, of)
+        self.text(x + width + 0.12, y - 0.02, "\n".join(lines), _SCALE_SIZE)
 
 
-def policy_figure(recording: Recording, layer: Layer, chosen: Sequence[Chosen]) -> Figure:
+_SCALE_SIZE = 6.5  # points, of a scale's words
+
+
+def _bar_width(page: float) -> float:
+    return min(2.2, 0.4 * page)
+
+
+def _scale_lines(inner: float, layer: Layer | Drawn, of: str) -> list[str]:
+    """The scale's words beside its bar, on a page of this width between its margins."""
+    words = (
+        f"{of}: {layer.scale.words}",
+        "bar: over black (top) to over white (bottom)",
+        _STYLE_WORDS[layer.style],
+    )
+    room = inner - _bar_width(inner) - 0.2
+    return [line for part in words for line in _wrap(part, room, _SCALE_SIZE)]
+
+
+def _scale_height(layout: Layout, width: float, layer: Layer | Drawn, of: str) -> float:
+    """The inches that a scale takes on a page of this width."""
+    lines = _scale_lines(width - 2 * layout.margin, layer, of)
+    return max(0.45, len(lines) * _SCALE_SIZE * _LINE + 0.12)
+
+
+_STYLE_WORDS = {
+    "spotlight": "dimmed: less seen; lit: more seen; the line: half of the scale",
+    "contours": "lines: half and three quarters of the scale",
+    "colours": "in the game's colours: what the agent does not see",
+}
+
+
+def policy_figure(
+    recording: Recording, layer: Layer, chosen: Sequence[Chosen], layout: Layout = NATURAL
+) -> Figure:
     """The paper's Figure 2: the policy mask and the action at chosen frames, and why these.
 
     Args:
       recording: the game.
       layer: the policy mask.
       chosen: the frames, of any number.
+      layout: the page's width, and whether it has a heading.
     """
-    width, note = _WIDTH, 1.05
-    height = 2 * width * _SHAPE + 0.05 + note
-    lines = -(-len(chosen) // _COLUMNS)
-    columns = max(min(len(chosen), _COLUMNS), 3)  # room for the words
-    page = _Page(2 * _MARGIN + columns * (width + _GAP) - _GAP, 0.75 + lines * (height + 0.1) + 0.5)
-    _heading(page, recording, "policy mask and action at chosen frames")
-    for number, frame in enumerate(chosen):
-        x = _MARGIN + number % _COLUMNS * (width + _GAP)
-        y = 0.75 + number // _COLUMNS * (height + 0.1)
-        page.picture(x, y, width, recording.frames[frame.index])
-        y += width * _SHAPE + 0.05
-        page.picture(x, y, width, _masked(recording, layer, frame.index))
-        _note(page, x, y + width * _SHAPE + 0.06, width, recording, frame, _letter(number))
-    page.scale(_MARGIN, page.height - 0.48, 2.2, layer.scale, "policy mask")
+    of = mask_name(recording, "policy")
+    page, grid = _framed(
+        recording, chosen, layout, f"{of} and action at chosen frames", rows=2, scale=(layer, of)
+    )
+    for frame, (x, y) in zip(chosen, grid.places, strict=True):
+        page.picture(x, y, grid.frame, recording.frames[frame.index])
+        page.picture(x, y + grid.row, grid.frame, _masked(recording, layer, frame.index))
+    page.scale(page.margin, grid.bottom + 0.1, layer, of)
     return page.figure
 
 
-def value_figure(recording: Recording, layer: Layer | None, chosen: Sequence[Chosen]) -> Figure:
-    """The paper's Figure 3: the value mask at chosen frames over the state value's curve.
+def value_figure(
+    recording: Recording, layer: Layer | None, chosen: Sequence[Chosen], layout: Layout = NATURAL
+) -> Figure:
+    """The paper's Figure 3: chosen frames, their value masks, and the state value's curve.
 
     Green broken lines stand where a stage begins (dashed) and where a life was lost (dotted).
 
@@ -101,30 +184,125 @@ def value_figure(recording: Recording, layer: Layer | None, chosen: Sequence[Cho
       recording: the game.
       layer: the value mask; None, of an agent that has none, shows the bare frames.
       chosen: the frames, of any number; letters tie them to the curve.
+      layout: the page's width, and whether it has a heading.
     """
-    width, note, curve = _WIDTH, 1.05, 2.0
-    height = width * _SHAPE + note
-    lines = -(-len(chosen) // _COLUMNS)
-    columns = max(min(len(chosen), _COLUMNS), 3)
-    page = _Page(
-        2 * _MARGIN + columns * (width + _GAP) - _GAP,
-        0.75 + lines * (height + 0.1) + curve + 1.35,
+    curve = 2.0 if layout.width is None else min(2.0, 0.3 * layout.width)
+    of = mask_name(recording, "value")
+    words = f"{of} at chosen frames" if layer else "chosen frames"
+    page, grid = _framed(
+        recording,
+        chosen,
+        layout,
+        f"{words}, and the state value",
+        rows=2 if layer else 1,
+        below=0.2 + curve + 0.7,
+        scale=(layer, of) if layer else None,
     )
-    shown = "value mask at chosen frames" if layer else "chosen frames"
-    _heading(page, recording, f"{shown}, and the state value")
-    for number, frame in enumerate(chosen):
-        x = _MARGIN + number % _COLUMNS * (width + _GAP)
-        y = 0.75 + number // _COLUMNS * (height + 0.1)
-        t = frame.index
-        pixels = _masked(recording, layer, t) if layer else recording.frames[t]
-        page.picture(x, y, width, pixels)
-        _note(page, x, y + width * _SHAPE + 0.06, width, recording, frame, _letter(number))
-    y = 0.75 + lines * (height + 0.1) + 0.2
-    axes = page.axes(_MARGIN + 0.4, y, page.width - 2 * _MARGIN - 0.4, curve)
+    for frame, (x, y) in zip(chosen, grid.places, strict=True):
+        page.picture(x, y, grid.frame, recording.frames[frame.index])
+        if layer:
+            page.picture(x, y + grid.row, grid.frame, _masked(recording, layer, frame.index))
+    y = grid.bottom + 0.2
+    axes = page.axes(page.margin + 0.45, y, page.width - 2 * page.margin - 0.45, curve)
     _value_curve(axes, recording, chosen)
     if layer:
-        page.scale(_MARGIN, page.height - 0.48, 2.2, layer.scale, "value mask")
+        page.scale(page.margin, y + curve + 0.8, layer, of)
     return page.figure
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grid:
+    """Where chosen frames stand on a page, their notes below them."""
+
+    frame: float  # a frame's width
+    row: float  # from a frame to the one below it
+    places: list[tuple[float, float]]  # of every chosen frame, its upper left corner
+    bottom: float  # below the last note
+
+
+def _framed(
+    recording: Recording,
+    chosen: Sequence[Chosen],
+    layout: Layout,
+    words: str,
+    rows: int,
+    below: float = 0.1,
+    scale: tuple[Layer, str] | None = None,
+) -> tuple[_Page, _Grid]:
+    """A page with the notes of chosen frames, and room for `rows` pictures above each note.
+
+    At the page's end there is room for the scale of this layer, and `below` inches above it.
+    """
+    columns, frame, width = layout.columns(len(chosen))
+    notes = [_note(recording, moment, number, frame) for number, moment in enumerate(chosen)]
+    note = max(sum(line.height for line in lines) for lines in notes)
+    row = frame * _SHAPE + 0.05
+    block = rows * row + note + 0.1
+    lines = -(-len(chosen) // columns)
+    if scale:
+        below += _scale_height(layout, width, *scale)
+    page = _Page(layout, width, lines * block + below, (title(recording), words))
+    places = []
+    for number, written in enumerate(notes):
+        x = page.margin + number % columns * (frame + _GAP)
+        y = page.top + number // columns * block
+        places.append((x, y))
+        y += rows * row
+        for line in written:
+            left = x
+            if line.joystick:
+                page.joystick(x, y, 0.3, line.joystick)
+                left += 0.36
+            page.text(left, y, line.words, line.size, weight=line.weight, style=line.style)
+            y += line.height
+    return page, _Grid(frame, row, places, page.top + lines * block)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    """A line of a note."""
+
+    words: str
+    size: float
+    weight: str = "normal"
+    style: str = "normal"
+    joystick: str = ""  # an action's name: its picture stands before the words
+
+    @property
+    def height(self) -> float:
+        return max(self.size * _LINE, 0.19 if self.joystick else 0)
+
+
+def _note(recording: Recording, moment: Chosen, number: int, width: float) -> list[_Line]:
+    """Under a frame: step, value, the action with its probability, and why it was chosen."""
+    t, size = moment.index, 8.0 if width >= 1.5 else 6.5
+    action = recording.action[t]
+    name = recording.action_names[action]
+    played = _wrap(f"{name}, {recording.probabilities[t, action]:.0%}", width - 0.36, size)
+    return [
+        _Line(f"({_letter(number)}) step {t}", size, weight="bold"),
+        _Line(f"value {recording.value[t]:.2f}", size),
+        *(_Line(words, size, joystick="" if n else name) for n, words in enumerate(played)),
+        *(
+            _Line(words, size - 0.5, style="italic")
+            for words in _wrap(moment.reason, width, size - 0.5, "normal", "italic")
+        ),
+    ]
+
+
+def caption(recording: Recording, words: str, chosen: Sequence[Chosen]) -> str:
+    """What a figure shows, as text: for a paper's caption, or for those who do not see it."""
+    parts = []
+    for number, moment in enumerate(chosen):
+        t = moment.index
+        action = recording.action[t]
+        parts.append(
+            f"({_letter(number)}) step {t}, value {recording.value[t]:.2f}, "
+            f"{recording.action_names[action]} with probability "
+            f"{recording.probabilities[t, action]:.2f}: {moment.reason}."
+        )
+    heading = f"{title(recording)}, score {recording.final_score:g}: {words}."
+    return "\n".join([heading, *parts]) + "\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +311,7 @@ class Row:
 
     title: str
     score: float
-    scale: Scale
+    drawn: Drawn  # one of its masks: for the scale
     pictures: list[np.ndarray]  # uint8 [210, 160, 3], the mask over the frame
     words: list[str]  # below each
 
@@ -143,43 +321,67 @@ def gallery_row(recording: Recording, layer: Layer, chosen: Sequence[Chosen]) ->
     return Row(
         title(recording),
         recording.final_score,
-        layer.scale,
+        layer.at(0),
         [_masked(recording, layer, frame.index) for frame in chosen],
         [f"step {frame.index}: {frame.reason}" for frame in chosen],
     )
 
 
-def gallery(rows: Sequence[Row], branch: str) -> Figure:
+def gallery(rows: Sequence[Row], branch: str, layout: Layout = NATURAL) -> Figure:
     """The paper's Figures 4 to 12: one branch's mask, a row of frames for each game.
 
     Args:
       rows: the games.
       branch: the masks' name, policy or value.
+      layout: the page's width, and whether it has a heading.
     """
-    width, label = _WIDTH, 1.45
-    height = width * _SHAPE + 0.62
-    columns = max(len(row.pictures) for row in rows)
-    page = _Page(2 * _MARGIN + label + columns * (width + _GAP) - _GAP, 0.55 + len(rows) * height)
-    page.text(_MARGIN, 0.18, f"{branch} mask at chosen frames", 12, weight="bold")
-    for number, row in enumerate(rows):
-        y = 0.55 + number * height
-        game, *parts = row.title.split(" · ")
-        page.text(_MARGIN, y, game, 10, weight="bold")
-        parts.append(f"score {row.score:.0f}")
-        words = [line for part in parts for line in textwrap.wrap(part, 22)]
-        page.text(_MARGIN, y + 0.22, "\n".join(words), 7)
-        _bar(page.axes(_MARGIN, y + width * _SHAPE - 0.45, label - 0.3, 0.14), row.scale)
-        scale = textwrap.fill(row.scale.words, 26)
-        page.text(_MARGIN, y + width * _SHAPE - 0.12, scale, 6.5)
-        for column, (pixels, words) in enumerate(zip(row.pictures, row.words, strict=True)):
-            x = _MARGIN + label + column * (width + _GAP)
-            page.picture(x, y, width, pixels)
-            page.text(x, y + width * _SHAPE + 0.05, textwrap.fill(words, 31), 6.5)
+    label = 1.45 if layout.width is None else 1.05
+    most = max(len(row.pictures) for row in rows)
+    # All of a game's frames stand in its row, however narrow; their words then below all of them.
+    _, frame, width = layout.columns(most, label, least=0.1)
+    size = LEAST + 0.5
+    notes = [
+        [_wrap(words, max(frame, 0.6), size) for words in row.words]
+        if frame >= 1.15
+        else [_wrap("; ".join(row.words), width - label - 2 * layout.margin, size)]
+        for row in rows
+    ]
+    labels = [_row_label(row, label - 0.15, size) for row in rows]
+    below = [max(map(len, lines)) * size * _LINE + 0.15 for lines in notes]
+    heights = [
+        max(frame * _SHAPE + 0.05 + under, 0.22 + (len(lines) + 3) * size * _LINE + 0.35)
+        for under, lines in zip(below, labels, strict=True)
+    ]
+    page = _Page(layout, width, sum(heights), (f"{branch} mask at chosen frames",))
+    y = page.top
+    for row, height, lines, written in zip(rows, heights, labels, notes, strict=True):
+        page.text(page.margin, y, row.title.split(" · ")[0], 8, weight="bold")
+        page.text(page.margin, y + 0.18, "\n".join(lines), size)
+        at = y + 0.25 + len(lines) * size * _LINE
+        _bar(page.axes(page.margin, at, label - 0.3, 0.12), row.drawn)
+        words = "\n".join(_wrap(row.drawn.scale.words, label - 0.15, size))
+        page.text(page.margin, at + 0.28, words, size)
+        for column, pixels in enumerate(row.pictures):
+            x = page.margin + label + column * (frame + _GAP)
+            page.picture(x, y, frame, pixels)
+        for column, words in enumerate(written):
+            x = page.margin + label + column * (frame + _GAP)
+            page.text(x, y + frame * _SHAPE + 0.05, "\n".join(words), size)
+        y += height
     return page.figure
 
 
+def _row_label(row: Row, width: float, size: float) -> list[str]:
+    parts = [*row.title.split(" · ")[1:], f"score {row.score:.0f}"]
+    return [line for part in parts for line in _wrap(part, width, size)]
+
+
 def consecutive(
-    recording: Recording, layers: dict[str, Layer], start: int, chosen: Chosen | None = None
+    recording: Recording,
+    layers: dict[str, Layer],
+    start: int,
+    chosen: Chosen | None = None,
+    layout: Layout = NATURAL,
 ) -> Figure:
     """The paper's Figures 13 to 18: consecutive frames; rows for the image and for each mask.
 
@@ -188,40 +390,50 @@ def consecutive(
       layers: the masks.
       start: the first of CONSECUTIVE frames, fewer where the game ends.
       chosen: the frame for whose sake they are shown.
+      layout: the page's width, and whether it has a heading.
     """
-    width, label, gap = _WIDTH / 2, 0.75, 0.04
+    label = 0.75
     frames = range(start, min(start + CONSECUTIVE, len(recording)))
-    height = width * _SHAPE + gap
-    page = _Page(
-        2 * _MARGIN + label + max(len(frames), 6) * (width + gap) - gap,
-        0.95 + (1 + len(layers)) * height + 0.75 + (0.55 if layers else 0),
-    )
+    columns, frame, width = layout.columns(len(frames), label, natural=_WIDTH / 2, least=0.5)
+    gap = _GAP / 2
+    row = frame * _SHAPE + 0.04
+    names = {t: recording.action_names[recording.action[t]] for t in frames}
+    written = {t: _wrap(name, frame, LEAST) for t, name in names.items()}
+    most = max(map(len, written.values()))
+    note = most * LEAST * _LINE + 0.25 + 2 * 7 * _LINE
+    block = 0.18 + (1 + len(layers)) * row + note + 0.1
+    lines = -(-len(frames) // columns)
     words = f"{len(frames)} consecutive steps, {start} to {frames[-1]}"
     reason = f" (step {chosen.index}: {chosen.reason})" if chosen else ""
-    _heading(page, recording, words + reason)
-    for row, name in enumerate(["image", *layers]):
-        y = 0.95 + row * height
-        words = name if name == "image" else f"{name}\nmask"
-        page.text(_MARGIN, y + height / 2, words, 9, va="center")
-        for column, t in enumerate(frames):
-            x = _MARGIN + label + column * (width + gap)
-            if name == "image":
-                page.text(x + width / 2, y - 0.04, str(t), 7, va="bottom", ha="center")
-                page.picture(x, y, width, recording.frames[t])
-            else:
-                page.picture(x, y, width, _masked(recording, layers[name], t))
-    y = 0.95 + (1 + len(layers)) * height + 0.04
-    page.text(_MARGIN, y, "action\nvalue\nreward", 7)
-    for column, t in enumerate(frames):
-        x = _MARGIN + label + column * (width + gap)
-        action = recording.action_names[recording.action[t]]
-        page.joystick(x + width - 0.4, y + 0.16, 0.36, action)
-        reward = f"{recording.reward[t]:+g}" if recording.reward[t] else "·"
-        page.text(x, y + 0.01, action, 6)  # DOWNRIGHTFIRE is as wide as a frame
-        page.text(x, y + 0.135, f"{recording.value[t]:.2f}\n{reward}", 7)
-    for column, (name, layer) in enumerate(layers.items()):
-        x = _MARGIN + column * 5.5
-        page.scale(x, page.height - 0.48, 2.2, layer.scale, f"{name} mask")
+    scales = {
+        name: _scale_height(layout, width, layer, mask_name(recording, name))
+        for name, layer in layers.items()
+    }
+    below = sum(scales.values()) + 0.1
+    page = _Page(layout, width, lines * block + below, (title(recording), words + reason))
+    for line in range(lines):
+        top = page.top + line * block + 0.18
+        for number, name in enumerate(["image", *layers]):
+            of = name if name == "image" else mask_name(recording, name)
+            of = "\n".join(_wrap(of, label - 0.05, 8))
+            page.text(page.margin, top + (number + 0.5) * row, of, 8, va="center")
+        y = top + (1 + len(layers)) * row + 0.02
+        page.text(page.margin, y, "action", 7)
+        page.text(page.margin, y + note - 2 * 7 * _LINE, "value\nreward", 7)
+        for column, t in enumerate(frames[line * columns : (line + 1) * columns]):
+            x = page.margin + label + column * (frame + gap)
+            page.text(x + frame / 2, top - 0.04, str(t), 7, va="bottom", ha="center")
+            page.picture(x, top, frame, recording.frames[t])
+            for number, layer in enumerate(layers.values(), 1):
+                page.picture(x, top + number * row, frame, _masked(recording, layer, t))
+            page.text(x, y, "\n".join(written[t]), LEAST)
+            page.joystick(x, y + most * LEAST * _LINE + 0.02, 0.33, names[t])
+            reward = f"{recording.reward[t]:+g}" if recording.reward[t] else "·"
+            page.text(x, y + note - 2 * 7 * _LINE, f"{recording.value[t]:.2f}\n{reward}", 7)
+    y = page.top + lines * block + 0.1
+    for name, layer in layers.items():
+        page.scale(page.margin, y, layer, mask_name(recording, name))
+        y += scales[name]
     return page.figure
 
 
@@ -257,54 +469,62 @@ def reaction(
       scales: by branch, of the masks before and after.
     """
     width, label, bars = _WIDTH, 0.9, 3.6
+    names = max(_measure(name, 8) for name in action_names) + 0.15
     height = width * _SHAPE
     columns = ["image", *before.masks]
     page = _Page(
-        2 * _MARGIN + label + len(columns) * (width + _GAP) + 0.9 + bars,
-        0.8 + 3 * (height + _GAP) + 0.5 * (len(before.masks) + 1),
+        NATURAL,
+        0.5 + label + len(columns) * (width + _GAP) + 0.2 + names + bars,
+        0.35 + 3 * (height + _GAP) + 0.55 * (len(before.masks) + 1),
+        (heading,),
     )
-    page.text(_MARGIN, 0.18, textwrap.fill(heading, int(page.width * 9)), 11, weight="bold")
+    top, left = page.top + 0.3, page.margin
     differences = {name: after.masks[name] - mask for name, mask in before.masks.items()}
     between = difference_scale(*differences.values()) if differences else None
     changed = (before.frame != after.frame).any(axis=-1)
     lit = np.where(changed[..., None], after.frame, after.frame // 4)
     for row, name in enumerate(("before", "after", "difference")):
-        y = 0.8 + row * (height + _GAP)
+        y = top + row * (height + _GAP)
         words = name if row < 2 else "difference\n(the image's\nchange is lit)"
-        page.text(_MARGIN, y + height / 2, words, 9, va="center")
+        page.text(left, y + height / 2, words, 9, va="center")
         frame = (before.frame, after.frame, lit)[row]
         for column, branch in enumerate(columns):
-            x = _MARGIN + label + column * (width + _GAP)
+            x = left + label + column * (width + _GAP)
             if row == 0:
                 words = branch if branch == "image" else f"{branch} mask"
                 page.text(x + width / 2, y - 0.05, words, 9, va="bottom", ha="center")
             if branch == "image":
                 page.picture(x, y, width, frame)
+            elif row == 2:
+                drawn = Drawn(differences[branch], between, "colours")
+                page.picture(x, y, width, overlay(after.frame, [drawn], view))
             else:
-                mask = (before.masks[branch], after.masks[branch], differences[branch])[row]
-                scale = between if row == 2 else scales[branch]
-                base = after.frame if row == 2 else frame
-                page.picture(x, y, width, overlay(base, mask, view, scale))
-    x = page.width - _MARGIN - bars
-    policy = page.axes(x, 0.8, bars, 2 * height - 0.3)
+                mask = (before, after)[row].masks[branch]
+                drawn = Drawn(mask, scales[branch], light=LIGHT[branch])
+                page.picture(x, y, width, overlay(frame, [drawn], view))
+    x = page.width - page.margin - bars
+    policy = page.axes(x, top, bars, 2 * height - 0.3)
     _bars(policy, action_names, before.probabilities, after.probabilities)
     policy.set_title("probability of each action", size=9, loc="left")
     policy.legend(
         fontsize=8, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderpad=0
     )
-    value = page.axes(x, 0.8 + 2 * (height + _GAP) + 0.25, bars, 0.7)
+    value = page.axes(x, top + 2 * (height + _GAP) + 0.25, bars, 0.7)
     _bars(value, ["value"], [before.value], [after.value])
     change = after.value - before.value
     value.set_title(f"state value {before.value:.2f} → {after.value:.2f} ({change:+.2f})", size=9)
-    y = page.height - 0.5 * (len(before.masks) + 1) + 0.05
-    for name, scale in (*scales.items(), *([("difference of masks", between)] if between else [])):
-        page.scale(_MARGIN, y, 2.2, scale, name if scale is between else f"{name} mask")
-        y += 0.5
+    y = top + 3 * (height + _GAP)
+    for name, mask in before.masks.items():
+        page.scale(left, y, Drawn(mask, scales[name], light=LIGHT[name]), f"{name} mask")
+        y += 0.55
+    if between:
+        page.scale(left, y, Drawn(before.frame, between, "colours"), "difference of masks")
     return page.figure
 
 
-def save(figure: Figure, stem: str | pathlib.Path) -> list[pathlib.Path]:
-    """Writes stem.png (200 dots per inch) and stem.pdf (text as text) and returns their paths.
+def save(figure: Figure, stem: str | pathlib.Path, caption: str = "") -> list[pathlib.Path]:
+    """Writes stem.png (200 dots per inch), stem.pdf (text as text) and, if there is one, the
+    caption as stem.txt; returns their paths.
 
     Raises:
       UserError: a file cannot be written.
@@ -315,40 +535,53 @@ def save(figure: Figure, stem: str | pathlib.Path) -> list[pathlib.Path]:
         figure.savefig(paths[0], dpi=200)
         with matplotlib.rc_context({"pdf.fonttype": 42}):
             figure.savefig(paths[1], dpi=300)  # of the joysticks; frames stay as they are
+        if caption:
+            paths.append(pathlib.Path(f"{stem}.txt"))
+            paths[-1].write_text(caption, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {stem}.png and .pdf: {error.strerror}") from error
     return paths
 
 
 def _masked(recording: Recording, layer: Layer, t: int) -> np.ndarray:
-    return overlay(recording.frames[t], layer.mask[t], recording.view, layer.scale)
+    return overlay(recording.frames[t], [layer.at(t)], recording.view)
+
+
+def _measure(words: str, size: float, weight: str = "normal", style: str = "normal") -> float:
+    """The words' width in inches; on a screen, where letters begin at whole dots, a little less."""
+    return 1.04 * sum(_letter_width(letter, weight, style) for letter in words) * size / 72
+
+
+@functools.cache
+def _letter_width(letter: str, weight: str, style: str) -> float:
+    """Of a letter of size 1."""
+    font = FontProperties(size=100, weight=weight, style=style)
+    return text_to_path.get_text_width_height_descent(letter, font, ismath=False)[0] / 100
+
+
+def _wrap(
+    words: str, width: float, size: float, weight: str = "normal", style: str = "normal"
+) -> list[str]:
+    """The words in lines of at most `width` inches; a word that is wider is broken."""
+    lines = [""]
+    for word in words.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if _measure(longer, size, weight, style) <= width:
+            lines[-1] = longer
+            continue
+        if lines[-1]:
+            lines.append("")
+        for letter in word:
+            if lines[-1] and _measure(lines[-1] + letter, size, weight, style) > width:
+                lines.append("")
+            lines[-1] += letter
+    return lines
 
 
 def _letter(number: int) -> str:
     """0 is a, 25 is z, 26 is aa."""
     letter = chr(ord("a") + number % 26)
     return letter if number < 26 else _letter(number // 26 - 1) + letter
-
-
-def _heading(page: _Page, recording: Recording, words: str) -> None:
-    line = title(recording)
-    fits = (page.width - 2 * _MARGIN) * 120 / len(line)  # bold letters are 0.6 of their size wide
-    page.text(_MARGIN, 0.18, line, min(fits, 11), weight="bold")
-    page.text(_MARGIN, 0.43, words, 9)
-
-
-def _note(
-    page: _Page, x: float, y: float, width: float, recording: Recording, frame: Chosen, letter: str
-) -> None:
-    """Under a frame: step, value, the action with its probability, and why it was chosen."""
-    t = frame.index
-    action = recording.action[t]
-    name = recording.action_names[action]
-    page.text(x, y, f"({letter}) step {t}", 8, weight="bold")
-    page.text(x + width, y, f"value {recording.value[t]:.2f}", 8, ha="right")
-    page.joystick(x, y + 0.19, 0.36, name)
-    page.text(x + 0.44, y + 0.2, f"{name}, {recording.probabilities[t, action]:.0%}", 8)
-    page.text(x, y + 0.45, textwrap.fill(frame.reason, 30), 7.5, style="italic")
 
 
 def _value_curve(axes: Axes, recording: Recording, chosen: Sequence[Chosen]) -> None:
@@ -380,14 +613,15 @@ def _value_curve(axes: Axes, recording: Recording, chosen: Sequence[Chosen]) -> 
         axes.legend(fontsize=8, frameon=False, borderaxespad=0, **place)
 
 
-def _bar(axes: Axes, scale: Scale) -> None:
-    """The scale's colours with its ends, over black (top) to white."""
+def _bar(axes: Axes, layer: Layer | Drawn) -> None:
+    """The scale as it is drawn, with its ends, over black (top) to white."""
+    scale = layer.scale
     extent = (scale.low, scale.high, 0, 1)
-    axes.imshow(scale_bar(scale, 256, 16), extent=extent, interpolation="none", aspect="auto")
+    axes.imshow(scale_bar(layer, 256, 16), extent=extent, interpolation="none", aspect="auto")
     axes.set_yticks([])
     axes.set_xticks([scale.low, (scale.low + scale.high) / 2, scale.high])
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
-    axes.tick_params(labelsize=7, length=2, pad=1)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.2f}")
+    axes.tick_params(labelsize=LEAST, length=2, pad=1)
     for label, side in zip(axes.get_xticklabels(), ("left", "center", "right"), strict=True):
         label.set_horizontalalignment(side)
 

@@ -5,16 +5,35 @@ whose action brought it.
 """
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from scipy.signal import find_peaks
 
 from maskrl.errors import UserError
+from maskrl.explain.quantities import advantage, divergence
 from maskrl.recording import Recording
 
 DANGER = 45  # steps, three seconds, before a lost life: the blow, and how the game shows it
 ANNOUNCED = 60  # steps: how long a game may announce a new life or stage, standing still
 MOST_FRAMES = 60  # that a person may ask for: more are unreadable in one figure
+_AROUND = 15  # steps, one second: from "before" to a moment, and from there to "after"
+_MATTERS = 0.05  # nats: what the mask must change of a decision
+_PROMINENT = 0.1  # of the value's range: what a peak or trough must stand out by
+
+# The kinds of moments, in the order in which they take turns, and their names.
+KINDS = {
+    "life": "a life is lost",
+    "stage": "a stage begins",
+    "trough": "trough of the value",
+    "peak": "peak of the value",
+    "worse": "worse than foretold",
+    "better": "better than foretold",
+    "points": "points",
+    "mask": "hangs on the mask",
+    "undecided": "undecided",
+}
 
 # Where the consoles' memory shows that a stage begins: the state (bool [T] of uint8 [T, 128]) that
 # every stage begins in. Fishing Derby has one stage; other games are unknown and have none here.
@@ -35,6 +54,9 @@ class Chosen:
 
     index: int
     reason: str  # one line, for captions
+    kind: str = ""  # one of KINDS; nothing if a person asked for the frame
+    before: int = 0  # a frame that shows what led to it,
+    after: int = 0  # and one that shows what came of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +79,11 @@ def boundaries(recording: Recording) -> Boundaries:
 
 
 def choose(recording: Recording, count: int) -> list[Chosen]:
-    """The most telling frames, in order, spread over the game.
+    """The moments that tell the game's story, in order.
 
-    The game is cut into `count` stretches of equal length; in turn, the largest reward, the largest
-    jump of the value, the highest entropy and the danger before a lost life take one of the
-    stretches that are left, until each stretch has its frame.
+    Lost lives and new stages come first, if they fill at most half of the frames (else some of the
+    lives, evenly spread). For the rest the kinds of moment take turns (see KINDS), each with the
+    strongest that is not close to one already chosen; the undecided come when no other is left.
 
     Args:
       recording: the game.
@@ -69,20 +91,29 @@ def choose(recording: Recording, count: int) -> list[Chosen]:
     """
     length = len(recording)
     if length <= count:
-        return [Chosen(t, "every frame of this short game") for t in range(length)]
-    stretch = np.arange(length) * count // length
-    gap = length // (4 * count)
+        return [_chosen(recording, t, "", "every frame of this short game") for t in range(length)]
+    kinds = _moments(recording)
+    first = [*kinds.pop("life"), *kinds.pop("stage")]
+    if len(first) > count // 2:
+        lives = [moment for moment in first if moment.kind == "life"]
+        first = _evenly(lives, count // 2) or first[: count // 2]
+    chosen = {moment.index: moment for moment in first}
     free = np.ones(length, bool)
-    chosen: list[Chosen] = []
-    while len(chosen) < count:
-        for strength, reason in _signals(recording):
-            wanted = np.where(free, strength, -np.inf)
-            t = int(np.argmax(wanted))
-            if np.isfinite(wanted[t]) and len(chosen) < count:
-                chosen.append(Chosen(t, reason(t)))
-                free[stretch == stretch[t]] = False
-                free[max(t - gap, 0) : t + gap + 1] = False
-    return sorted(chosen, key=lambda frame: frame.index)
+    gap = length // (4 * count)
+
+    def occupy(t: int) -> None:
+        free[max(t - gap, 0) : t + gap + 1] = False
+
+    for t in chosen:
+        occupy(t)
+    last = kinds.pop("undecided")
+    for moment in itertools.chain(_in_turns(list(kinds.values()), free), last):
+        if len(chosen) == count:
+            break
+        if free[moment.index]:
+            chosen[moment.index] = moment
+            occupy(moment.index)
+    return [chosen[t] for t in sorted(chosen)]
 
 
 def parse(text: str, recording: Recording) -> list[Chosen]:
@@ -91,22 +122,36 @@ def parse(text: str, recording: Recording) -> list[Chosen]:
     Raises:
       UserError: not such a list, a frame that the recording lacks, or more than MOST_FRAMES.
     """
+    indices = numbers(text, len(recording))
+    value, entropy = recording.value, recording.entropy
+    return [
+        _chosen(recording, t, "", f"value {value[t]:.2f}, entropy {entropy[t]:.2f} nats")
+        for t in indices
+    ]
+
+
+def numbers(text: str, length: int) -> list[int]:
+    """The numbers in a list such as "100,250,900-905", in order, each once.
+
+    Raises:
+      UserError: not such a list, a number of `length` or more, or more than MOST_FRAMES.
+    """
     indices: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise UserError(f"--frames {text}: {part.strip()!r} is no frame; write 100,250,900-905")
         start, stop = int(first), int(last or first)
-        if start > stop or stop >= len(recording):
+        if start > stop or stop >= length:
             raise UserError(
-                f"--frames {text}: {part.strip()} is not within 0-{len(recording) - 1}, "
+                f"--frames {text}: {part.strip()} is not within 0-{length - 1}, "
                 "the frames of this game"
             )
         indices += range(start, min(stop, start + MOST_FRAMES) + 1)
     indices = sorted(set(indices))
     if len(indices) > MOST_FRAMES:
         raise UserError(f"--frames {text}: more than {MOST_FRAMES} frames do not fit a figure")
-    return [Chosen(t, "asked for") for t in indices]
+    return indices
 
 
 def telling_stretch(recording: Recording, length: int) -> tuple[int, int]:
@@ -125,42 +170,106 @@ def telling_stretch(recording: Recording, length: int) -> tuple[int, int]:
     return start, start + length
 
 
-def _signals(recording: Recording) -> list[tuple[np.ndarray, Callable[[int], str]]]:
-    """Each kind of telling frame: how strong it is, float [T] (-inf: never), and its words.
+def _chosen(recording: Recording, t: int, kind: str, reason: str, after: int = 0) -> Chosen:
+    last = len(recording) - 1
+    after = after or t + _AROUND
+    return Chosen(int(t), reason, kind, max(int(t) - _AROUND, 0), min(int(after), last))
 
-    The entropy is never -inf: some frame can be chosen everywhere.
-    """
-    reward, value = recording.reward, recording.value
+
+def _evenly(moments: list[Chosen], count: int) -> list[Chosen]:
+    """At most `count` of them, the first and the last among them."""
+    if len(moments) <= count:
+        return moments
+    return [moments[i] for i in np.linspace(0, len(moments) - 1, count).round().astype(int)]
+
+
+def _in_turns(kinds: list[Iterator[Chosen]], free: np.ndarray) -> Iterator[Chosen]:
+    """One moment of each kind after the other, those that are not free left out."""
+    while kinds:
+        for kind in list(kinds):
+            found = next((moment for moment in kind if free[moment.index]), None)
+            if found is None:
+                kinds.remove(kind)
+            else:
+                yield found
+
+
+def _moments(recording: Recording) -> dict[str, Iterator[Chosen]]:
+    """Every kind's moments: lives and stages in order, the others from the strongest on."""
+    value, entropy, reward = recording.value, recording.entropy, recording.reward
+    gain = advantage(recording)
     bounds = boundaries(recording)
-    change = np.diff(value, prepend=value[:1])
-    jump, entropy = np.abs(change), recording.entropy
-    for start in (0, *bounds.lives, *bounds.stages):  # the game stands still: nothing to decide
-        still = slice(max(start - DANGER, 0), start + ANNOUNCED)
-        entropy[still] -= 100
-        if start not in bounds.stages:  # a new stage is worth a jump, an emptied memory is not
-            jump[still] = -np.inf
-    jump[jump < 0.1 * jump.max()] = -np.inf
-    loss = np.full(len(recording), -np.inf)  # the value's steepest fall before each lost life
-    left = {}  # steps from there to the loss
-    for death in bounds.lives:
-        start = max(death - DANGER, 1)
-        t = start + int(np.argmin(change[start:death])) if start < death else 0
-        loss[t], left[t] = -change[t], death - t
+    lives = _lost_lives(recording, bounds)
+    moving = np.ones(len(recording), bool)  # the game: it does not announce a life or a stage
+    for start in (0, *bounds.lives, *bounds.stages):
+        moving[start : start + ANNOUNCED] = False
+
+    calm = moving.copy()  # neither does a life end
+    for moment in lives:
+        calm[max(moment.after - DANGER, 0) : moment.after + 1] = False
+
+    def best(kind: str, strength: np.ndarray, where: np.ndarray, words: Callable[[int], str]):
+        steps = np.flatnonzero(where)
+        for t in steps[np.argsort(-strength[steps], kind="stable")]:
+            yield _chosen(recording, t, kind, words(t))
+
+    def extremes(kind: str, height: np.ndarray, words: Callable[[int], str]):
+        span = float(np.ptp(value))
+        peaks = np.zeros(len(recording), bool)
+        if span:
+            peaks[find_peaks(height, prominence=_PROMINENT * span)[0]] = True
+        return best(kind, height, peaks & moving, words)
+
     most = np.log(len(recording.action_names))
-    return [
-        (
-            np.where(reward != 0, np.abs(reward), -np.inf),
+    hangs = np.zeros(len(recording))
+    if recording.unmasked_logits is not None:
+        hangs = divergence(recording.logits, recording.unmasked_logits)
+    return {
+        "life": iter(lives),
+        "stage": iter(
+            [
+                _chosen(recording, t, "stage", f"stage {number} begins")
+                for number, t in enumerate(bounds.stages, 2)
+            ]
+        ),
+        "trough": extremes("trough", -value, lambda t: f"a trough of the value, {value[t]:.2f}"),
+        "peak": extremes("peak", value, lambda t: f"a peak of the value, {value[t]:.2f}"),
+        "worse": best(
+            *("worse", -gain, (-gain > 0.1 * np.max(-gain)) & calm),
+            lambda t: f"it goes worse than foretold: advantage {gain[t]:.2f}",
+        ),
+        "better": best(
+            *("better", gain, (gain > 0.1 * gain.max()) & calm),
+            lambda t: f"it goes better than foretold: advantage {gain[t]:+.2f}",
+        ),
+        "points": best(
+            *("points", np.abs(reward), reward != 0),
             lambda t: f"just before {reward[t]:+g} point{'' if abs(reward[t]) == 1 else 's'}",
         ),
-        (jump, lambda t: f"the value jumps by {change[t]:+.2f}"),
-        (
-            entropy,
-            lambda t: f"undecided: entropy {recording.entropy[t]:.2f} of at most {most:.2f} nats",
+        "mask": best(
+            *("mask", hangs, (hangs > _MATTERS) & moving),
+            lambda t: f"hangs on the mask: KL {hangs[t]:.2f} nats to the policy without",
         ),
-        (
-            loss,
-            lambda t: (
-                f"the value changes by {change[t]:+.2f}; a life is lost {left[t]} steps later"
-            ),
+        "undecided": best(
+            *("undecided", entropy - 100 * ~moving, np.ones(len(recording), bool)),
+            lambda t: f"undecided: entropy {entropy[t]:.2f} of at most {most:.2f} nats",
         ),
-    ]
+    }
+
+
+def _lost_lives(recording: Recording, bounds: Boundaries) -> list[Chosen]:
+    """The value's steepest fall before every lost life, the last one's included."""
+    deaths = list(bounds.lives)
+    if recording.lives.any() and recording.lives[-1] == 0:
+        deaths.append(len(recording) - 1)
+    fall = np.diff(recording.value, prepend=recording.value[:1])
+    found = []
+    for before, death in zip([0, *deaths], deaths, strict=False):
+        start = max(death - DANGER, before + 1)
+        t = start + int(np.argmin(fall[start:death])) if start < death else death
+        left = death - t
+        words = f"a life is lost {left} step{'' if left == 1 else 's'} later"
+        if fall[t] < 0:
+            words = f"the value falls by {-fall[t]:.2f}; {words}"
+        found.append(_chosen(recording, t, "life", words, death))
+    return found

@@ -1,18 +1,53 @@
-"""Everything that is drawn of a recording, in one call."""
+"""Everything that is drawn of recordings, in one call."""
 
+import argparse
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tqdm import tqdm
 
 from maskrl.errors import UserError
 from maskrl.explain import figures, video
 from maskrl.explain.explorer import write_explorer
+from maskrl.explain.figures import Layout
 from maskrl.explain.frames import choose, parse
-from maskrl.explain.overlay import layers
-from maskrl.recording import read
+from maskrl.explain.overlay import STYLES, layers
+from maskrl.recording import Recording, read
 
 CHOSEN = 6  # frames in a figure, when nobody asks for others
+PARTS = ("figures", "gallery", "explorer", "videos")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that say how `explain` draws; see `options`."""
+    add = parser.add_argument
+    add("--frames", help="to explain: the figures' frames, e.g. 100,250,900-905 [telling ones]")
+    add("--absolute", action="store_true", help="to explain: draw masks from 0 to 1, unstretched")
+    add(
+        "--drawing",
+        choices=STYLES,
+        default=STYLES[0],
+        help=f"to explain: how masks are drawn [{STYLES[0]}]",
+    )
+    add("--width", type=float, help="to explain: the figures' width in inches [what they need]")
+    add("--no-title", action="store_true", help="to explain: figures without headings")
+
+
+def options(args: argparse.Namespace) -> dict:
+    """The arguments of `explain` that these flags stand for.
+
+    Raises:
+      UserError: a width that no figure can have.
+    """
+    least, most = figures.NARROWEST, figures.WIDEST
+    if args.width is not None and not least <= args.width <= most:
+        raise UserError(f"--width {args.width:g}: from {least:g} to {most:g} inches")
+    return {
+        "frames": args.frames,
+        "contrast": not args.absolute,
+        "style": args.drawing,
+        "layout": Layout(args.width, not args.no_title),
+    }
 
 
 def explain(
@@ -21,22 +56,29 @@ def explain(
     branch: str = "both",
     frames: str | None = None,
     contrast: bool = True,
+    style: str = STYLES[0],
+    layout: Layout = figures.NATURAL,
+    parts: Collection[str] = PARTS,
 ) -> list[pathlib.Path]:
     """Writes the explorer, videos and figures of recorded games.
 
-    A group is the recording of a game, NAME.npz, and perhaps one of its inverted play, OTHER.npz.
-    Of each group: NAME.html (the explorer, of both side by side); NAME.mp4 and OTHER.mp4 (the
-    games); NAME.gif (an excerpt); and as .png and .pdf NAME-policy (the paper's Figure 2),
-    NAME-value (Figure 3) and NAME-consecutive (Figures 13 to 18). Of several groups also
-    gallery-policy and gallery-value (Figures 4 to 12). What needs a mask that the agent lacks is
-    left out. One group is in memory at a time.
+    A group is the recording of a game, NAME.npz, and perhaps one of its inverted play, OTHER.npz;
+    both share the masks' scale. Of each group: NAME.html (the explorer, of both side by side; of
+    several groups of one game instead explorer.html, of them all); NAME.mp4 and OTHER.mp4 (the
+    games); NAME.gif (an excerpt); and as .png and .pdf, with a caption as .txt, NAME-policy (the
+    paper's Figure 2), NAME-value (Figure 3) and NAME-consecutive (Figures 13 to 18). Of several
+    groups also gallery-policy and gallery-value (Figures 4 to 12). What needs a mask that the agent
+    lacks is left out. One group is in memory at a time.
 
     Args:
       groups: paths of recordings, each with a file name of its own.
       output: the folder to write to; it is made if it is not there.
       branch: which masks to draw: policy, value, or both (those that the agent has).
       frames: the frames of the figures, such as "100,250,900-905"; None chooses telling ones.
-      contrast: stretch the masks' colours over each recording, or span 0 to 1.
+      contrast: stretch the masks' scale over each group, or span 0 to 1.
+      style: how masks are drawn, one of STYLES.
+      layout: the figures' width, and whether they have headings.
+      parts: what to make, of PARTS.
 
     Returns:
       The files that were written.
@@ -45,35 +87,62 @@ def explain(
       UserError: a recording that cannot be read, a mask that the agent lacks, a frame that a
         recording lacks, two recordings of one file name, or a folder that cannot be written.
     """
-    stems = [pathlib.Path(path).stem for group in groups for path in group]
-    if len(set(stems)) < len(stems):
+    paths = [pathlib.Path(path) for group in groups for path in group]
+    if len({path.stem for path in paths}) < len(paths):
         raise UserError("two of the recordings have the same file name: rename one")
     output = pathlib.Path(output)
     written: list[pathlib.Path] = []
     rows: dict[str, list[figures.Row]] = {"policy": [], "value": []}
-    for group in tqdm(groups, desc="explain", unit="game"):
+    games = set()
+    for group in tqdm(groups, desc="explain", unit="game", disable=len(groups) == 1):
         recordings = [read(path) for path in group]
         recording, stem = recordings[0], pathlib.Path(group[0]).stem
-        shown = layers(recording, branch, contrast)
+        games.add(recording.game)
+        drawn = [layers(game, branch, contrast, style, beside=recordings) for game in recordings]
         chosen = parse(frames, recording) if frames else choose(recording, CHOSEN)
-        top = chosen[0] if frames else choose(recording, 1)[0]
-        start = max(min(top.index - 9, len(recording) - figures.CONSECUTIVE), 0)
-        drawn = {
-            "value": figures.value_figure(recording, shown.get("value"), chosen),
-            "consecutive": figures.consecutive(recording, shown, start, top),
-        }
-        if "policy" in shown:
-            drawn["policy"] = figures.policy_figure(recording, shown["policy"], chosen)
-        for name, figure in drawn.items():
-            written += figures.save(figure, output / f"{stem}-{name}")
-        for name, layer in shown.items():
-            rows[name].append(figures.gallery_row(recording, layer, chosen))
-        written.append(write_explorer(recordings, output / f"{stem}.html", branch, contrast))
-        written.append(video.write_gif(recording, shown, output / f"{stem}.gif"))
-        for path, game in zip(group, recordings, strict=True):
-            target = output / f"{pathlib.Path(path).stem}.mp4"
-            written.append(video.write_mp4(game, layers(game, branch, contrast), target))
-    for name, games in rows.items():
-        if len(games) > 1:
-            written += figures.save(figures.gallery(games, name), output / f"gallery-{name}")
+        if "figures" in parts:
+            written += _write_figures(recording, drawn[0], chosen, output / stem, layout)
+        if "gallery" in parts:
+            for name, layer in drawn[0].items():
+                rows[name].append(figures.gallery_row(recording, layer, chosen))
+        if "videos" in parts:
+            written.append(video.write_gif(recording, drawn[0], output / f"{stem}.gif"))
+            for path, game, shown in zip(group, recordings, drawn, strict=True):
+                target = output / f"{pathlib.Path(path).stem}.mp4"
+                written.append(video.write_mp4(game, shown, target))
+        del recording, recordings, drawn  # before the next group is read
+    if "explorer" in parts:
+        alike = len(games) == 1 and len(groups) > 1
+        for group in [paths] if alike else groups:
+            page = output / ("explorer.html" if alike else f"{pathlib.Path(group[0]).stem}.html")
+            written.append(write_explorer(map(read, group), page, branch, contrast, style))
+    for name, of_games in rows.items():
+        if len(of_games) > 1:
+            figure = figures.gallery(of_games, name, layout)
+            written += figures.save(figure, output / f"gallery-{name}")
+    return written
+
+
+def _write_figures(recording: Recording, drawn, chosen, stem: pathlib.Path, layout: Layout) -> list:
+    """The figures of one game, and their captions."""
+    top = chosen[0]
+    start = max(min(top.index - 9, len(recording) - figures.CONSECUTIVE), 0)
+    consecutive = figures.consecutive(recording, drawn, start, top, layout)
+    made = {
+        "value": (
+            figures.value_figure(recording, drawn.get("value"), chosen, layout),
+            "value mask at chosen frames, and the state value",
+        ),
+        "consecutive": (consecutive, f"consecutive steps from {start} on"),
+    }
+    if "policy" in drawn:
+        made["policy"] = (
+            figures.policy_figure(recording, drawn["policy"], chosen, layout),
+            "policy mask and action at chosen frames",
+        )
+    written = []
+    for name, (figure, words) in made.items():
+        target = pathlib.Path(f"{stem}-{name}")
+        frames = [top] if name == "consecutive" else chosen
+        written += figures.save(figure, target, figures.caption(recording, words, frames))
     return written

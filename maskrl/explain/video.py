@@ -9,7 +9,6 @@ import contextlib
 import pathlib
 from collections.abc import Iterable, Iterator
 
-import imageio_ffmpeg
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
@@ -33,7 +32,8 @@ _NOW = (90, 220, 120)  # the cursor on the value's curve
 _FONT = {size: ImageFont.load_default(size) for size in (13, 15, 20)}
 
 _ENCODING = {
-    "-crf": "20",
+    "-crf": "27",  # the edges stay sharp; 20 takes nearly twice the bytes
+    "-g": "300",  # a frame of its own every 20 seconds, to jump to
     "-preset": "veryfast",
     "-tune": "animation",  # flat colours and sharp edges
     "-vf": "scale=out_color_matrix=bt709:out_range=tv",
@@ -56,6 +56,8 @@ def write_mp4(
     Raises:
       UserError: the file cannot be written.
     """
+    import imageio_ffmpeg  # figures and the explorer, which need this module's words, do without
+
     path = pathlib.Path(path)
     screen = _Screen(recording, layers)
     images = _progress(screen.images(range(len(recording))), len(recording), path)
@@ -160,11 +162,11 @@ class _Screen:
             width -= round(draw.textlength(note, _FONT[15])) + 12
         _fit(draw, (6, 5), title(self._recording), width - 12)
         for name, x in self._panel.items():
-            words = "game" if name == "game" else f"{name} mask over it"
+            words = "game" if name == "game" else mask_name(self._recording, name)
             draw.text((x + 6, 30), words, _INK, _FONT[15])
         for name, layer in self._layers.items():
             x, y = self._block[name]
-            bar = Image.fromarray(scale_bar(layer.scale, _PANEL[0] - 12, 14))
+            bar = Image.fromarray(scale_bar(layer, _PANEL[0] - 12, 14))
             image.paste(bar, (x + 6, y + 62))
             draw.text((x + 6, y + 80), layer.scale.words, _FAINT, _FONT[13])
         value = self._recording.value
@@ -180,7 +182,7 @@ class _Screen:
         for name, x in self._panel.items():
             if name != "game":
                 layer = self._layers[name]
-                panel = overlay(frame, layer.mask[t], self._recording.view, layer.scale)
+                panel = overlay(frame, [layer.at(t)], self._recording.view)
             else:
                 panel = frame
             panel = Image.fromarray(panel).resize(_PANEL, Image.Resampling.NEAREST)
@@ -221,6 +223,12 @@ def title(recording: Recording) -> str:
     return " · ".join(part for part in parts if part)
 
 
+def mask_name(recording: Recording, branch: str) -> str:
+    """What a drawn mask is called: in inverted play it is 1 - M, as it was applied."""
+    inverted = recording.mode == "inverse" and recording.branch in (branch, "both")
+    return f"{branch} mask" + (" (1 - M)" if inverted else "")
+
+
 def _palette(screen: _Screen, sample: np.ndarray, frames: np.ndarray) -> Image.Image:
     """256 colours: the text's and the game's commonest as they are, the rest by median cut."""
     colours, counts = np.unique(frames[sample].reshape(-1, 3), axis=0, return_counts=True)
@@ -244,4 +252,4 @@ def _fit(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int) 
 
 
 def _progress(images: Iterator[Image.Image], total: int, path: pathlib.Path) -> Iterable:
-    return tqdm(images, total=total, desc=path.name, unit="frame", leave=False)
+    return tqdm(images, total=total, desc=path.name, unit="frame", leave=False, disable=None)

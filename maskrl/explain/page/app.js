@@ -1,0 +1,360 @@
+// The page's state, its controls, its address, and the drawing of every step.
+
+const SHOWS = { game: "game", policy: "policy", value: "value", both: "both in one" };
+const state = {
+  step: 0, plays: [0], show: null, style: header.style, scale: "contrast",
+  strength: header.strength, branch: "policy", cell: null, brush: null, window: null,
+  curves: header.curves.filter(({ shown }) => shown).map(({ name }) => name),
+  kind: "all", order: "time", all: false, notes: [], speed: 1,
+};
+let plays = [], timeline, moments;
+let playing = false, pending = false, busy = false, saying, addressing;
+
+// ------------------------------------------------------------------------------- drawing
+
+/** Asks for a drawing before the browser's next one. */
+function request() {
+  if (!pending) requestAnimationFrame(draw);
+  pending = true;
+}
+
+async function draw() {
+  pending = false;
+  if (busy || !timeline) return;
+  const { step } = state;
+  const frames = plays.map((play) => play.recording.frames.at(play.stepAt(step)));
+  if (frames.some((frame) => frame instanceof Promise)) {
+    busy = true; // a slow chunk is shown when it comes, and only then the newest step
+    for (const index in frames) frames[index] = await frames[index];
+    busy = false;
+    if (step !== state.step) request();
+  }
+  plays.forEach((play, index) => play.draw(step, frames[index], state));
+  timeline.draw(step);
+  element("step").textContent = `step ${step} of ${timeline.length}${moments.mark(step)}`;
+  element("scrub").ariaValueText = `step ${step} of ${timeline.length}`;
+  if (!playing) settle(step);
+}
+
+/** Once the page stands still: says where, and writes it into the address. */
+function settle(step) {
+  clearTimeout(saying);
+  saying = setTimeout(() => {
+    element("state").textContent =
+      `${element("step").textContent}. ${plays.map((play) => play.words(step)).join(" ")}`;
+    writeAddress();
+  }, 300);
+}
+
+function go(step) {
+  state.step = clamp(step, 0, timeline.length - 1);
+  element("scrub").value = state.step;
+  const [from, to] = state.window;
+  if (state.step < from || state.step > to) { // the window follows, page by page
+    const span = to - from, pages = Math.floor((state.step - from) / span);
+    const start = clamp(from + pages * span, 0, timeline.length - 1 - span);
+    set({ window: [start, start + span] });
+  }
+  request();
+}
+
+/** Changes the state, and what depends on it. */
+function set(changed) {
+  Object.assign(state, changed);
+  state.scaleOf = Object.fromEntries(Object.keys(header.light).map((branch) =>
+    [branch, sharedScale(plays.map(({ recording }) => recording), branch, state.scale)]));
+  for (const play of plays) play.show(state);
+  element("plays").dataset.panels = Math.max(...plays.map(({ shown }) => shown.length));
+  timeline.prepare(state);
+  if (["cell", "notes", "kind", "order", "branch", "plays"].some((name) => name in changed)) {
+    moments.build();
+  }
+  showControls();
+  request();
+}
+
+// ------------------------------------------------------------------------------ the games
+
+/** Shows these recordings, by index: one, or two to compare. */
+async function choose(chosen) {
+  const recordings = await Promise.all(chosen.map(load));
+  plays = recordings.map((recording, rank) => new Play(recording, rank));
+  element("plays").replaceChildren(...plays.map(({ section }) => section));
+  element("plays").dataset.count = plays.length;
+  element("facts").replaceChildren(...plays.map(({ facts }) => facts.part));
+  timeline = new Timeline(recordings, element("curves"));
+  moments = new Moments(plays);
+  const branches = new Set(recordings.flatMap((recording) => recording.branches));
+  state.show ??= chosen.length > 1 ? ["policy", "value"] : ["game", "policy", "value"];
+  if (!branches.size) state.show = ["game"];
+  if (!branches.has(state.branch)) state.branch = [...branches][0] ?? "policy";
+  const last = timeline.length - 1;
+  state.window = state.window?.[1] <= last ? state.window : [0, last];
+  if (state.brush?.[1] > last) state.brush = null;
+  state.plays = chosen;
+  addShows(branches);
+  addLegend();
+  element("scrub").max = last;
+  set({ plays: chosen });
+  go(Math.min(state.step, last));
+}
+
+function addGames() {
+  const words = ({ name, seed, length, finalScore }) =>
+    `${name}, seed ${seed}: ${number(finalScore)} points, ${length} steps`;
+  const options = header.recordings.map((recording, index) => ({ index, text: words(recording),
+    ...recording }));
+  for (const [id, none] of [["first-game", false], ["second-game", true]]) {
+    const menu = element(id);
+    if (none) menu.append(make("option", { value: "" }, "nothing"));
+    for (const [by, key] of [["by score", "finalScore"], ["by length", "length"]]) {
+      const group = make("optgroup", { label: by });
+      const sorted = [...options].sort((one, other) => other[key] - one[key]);
+      // The same game stands in both lists; its first place is the one that is selected.
+      group.append(...sorted.map(({ index, text }) => make("option", { value: index }, text)));
+      menu.append(group);
+    }
+    menu.addEventListener("change", () => {
+      const chosen = ["first-game", "second-game"].map((which) => element(which).value);
+      choose(chosen.filter((value) => value !== "").map(Number));
+    });
+  }
+  element("games").hidden = header.recordings.length < 2;
+}
+
+// ------------------------------------------------------------------------------- controls
+
+/** A phone shows fewer curves, so that each can be read. */
+function fewerCurves() {
+  if (innerWidth < NARROW) {
+    state.curves = state.curves.filter((name) => !["score", "entropy", "change", "concentration"]
+      .includes(name));
+  }
+}
+
+function addShows(branches) {
+  const there = Object.keys(SHOWS).filter((name) => name === "game"
+    || (name === "both" ? branches.size > 1 : branches.has(name)));
+  element("show").replaceChildren(make("legend", {}, "Show"), ...there.map((name) => {
+    const input = make("input", { type: "checkbox", name: "show", value: name });
+    input.addEventListener("change", () => {
+      const chosen = there.filter((other) =>
+        other === name ? input.checked : state.show.includes(other));
+      set({ show: chosen.length ? chosen : [name] });
+    });
+    return make("label", {}, input, make("span", {}, SHOWS[name]));
+  }));
+  element("drawing").hidden = !branches.size;
+  element("branch").replaceChildren(...[...branches].map((branch) =>
+    make("option", { value: branch }, `${branch} mask`)));
+}
+
+function addLegend() {
+  const entry = (kind, words) => make("li", {}, make("i", { className: kind }), words);
+  const recordings = plays.map(({ recording }) => recording);
+  const there = (kind) => recordings.some((recording) => recording[kind].length);
+  element("legend").replaceChildren(
+    ...(plays.length > 1 ? recordings.map(({ name }, rank) => entry(`rank-${rank}`, name)) : []),
+    ...(there("lifeStarts") ? [entry("dotted", "a life was lost")] : []),
+    ...(there("stageStarts") ? [entry("dashed", "a stage begins")] : []));
+}
+
+/** Sets every control as the state says. */
+function showControls() {
+  for (const input of element("show").querySelectorAll("input")) {
+    input.checked = state.show.includes(input.value);
+  }
+  for (const name of ["style", "scale", "branch", "order"]) element(name).value = state[name];
+  element("strength").value = 100 * state.strength;
+  element("strength").disabled = state.style === "contours";
+  element("first-game").value = state.plays[0];
+  element("second-game").value = state.plays[1] ?? "";
+  for (const input of element("bands").querySelectorAll("input")) {
+    input.checked = state.curves.includes(input.value);
+  }
+  element("whole").disabled = state.window[0] === 0 && state.window[1] === timeline.length - 1;
+  element("selection").hidden = !state.brush && state.cell === null;
+  element("selection-words").textContent = [
+    ...(state.brush ? [`steps ${state.brush[0]}\u2013${state.brush[1]}: means are shown`] : []),
+    ...(state.cell === null ? [] : [cellName(state.cell)])].join(" · ");
+  element("zoom-brush").hidden = !state.brush;
+}
+
+function zoom(factor) {
+  const [from, to] = state.window;
+  const around = state.step >= from && state.step <= to ? state.step : (from + to) / 2;
+  set({ window: timeline.zoomed(factor, around) });
+}
+
+function toMoment(direction) {
+  const step = moments.next(state.step, direction);
+  if (step !== undefined) go(step);
+}
+
+function play(wanted) {
+  if (wanted && state.step === timeline.length - 1) go(0);
+  playing = wanted;
+  element("play").textContent = playing ? "Pause" : "Play";
+  if (!playing) return request();
+  let last = performance.now(), owed = 0;
+  const tick = (time) => {
+    if (!playing) return;
+    owed += (Math.max(time - last, 0) / 1000) * header.fps * Number(element("speed").value);
+    last = time;
+    const steps = Math.floor(owed);
+    owed -= steps;
+    if (steps && !busy) go(state.step + steps);
+    if (state.step === timeline.length - 1) return play(false);
+    requestAnimationFrame(tick);
+  };
+  requestAnimationFrame(tick);
+}
+
+function note() {
+  element("note-step").textContent = `Note at step ${state.step}`;
+  element("note-text").value = "";
+  element("noting").returnValue = ""; // Escape leaves it so
+  element("noting").showModal();
+}
+
+function addControls() {
+  const controls = {
+    previous: () => toMoment(-1), next: () => toMoment(1), back: () => go(state.step - 1),
+    on: () => go(state.step + 1), play: () => play(!playing), theme: toggleTheme,
+    "help-open": () => element("help").showModal(), note, "save-png": () => save("png"),
+    "save-svg": () => save("svg"), "zoom-in": () => zoom(0.5), "zoom-out": () => zoom(2),
+    whole: () => set({ window: [0, timeline.length - 1] }),
+    "zoom-brush": () => set({ window: timeline.spanOf(state.brush) }),
+    clear: () => set({ brush: null, cell: null }),
+    "all-actions": (event) => {
+      set({ all: !state.all });
+      event.target.textContent = state.all ? "Fewer" : "All";
+      element("facts").classList.toggle("all", state.all);
+    },
+  };
+  for (const [id, act] of Object.entries(controls)) element(id).addEventListener("click", act);
+  element("scrub").addEventListener("input", (event) => go(Number(event.target.value)));
+  element("strength").addEventListener("input",
+    (event) => set({ strength: event.target.value / 100 }));
+  for (const name of ["style", "scale", "branch", "kind", "order"]) {
+    element(name).addEventListener("change", (event) => set({ [name]: event.target.value }));
+  }
+  element("noting").addEventListener("close", ({ target }) => {
+    const text = element("note-text").value.trim();
+    if (text && target.returnValue === "keep") set({ notes: [...state.notes, { step: state.step, text }] });
+  });
+  for (const { name, words } of header.curves) {
+    const input = make("input", { type: "checkbox", value: name });
+    input.addEventListener("change", () => {
+      const wanted = header.curves.map((curve) => curve.name).filter((other) =>
+        other === name ? input.checked : state.curves.includes(other));
+      set({ curves: wanted });
+    });
+    element("bands").append(make("label", {}, input, words));
+  }
+  listen(element("curves"));
+  document.addEventListener("keydown", onKey);
+  document.addEventListener("click", ({ target }) => { // menus close when one clicks elsewhere
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      if (!menu.contains(target)) menu.open = false;
+    }
+  });
+  new ResizeObserver(() => timeline && set({})).observe(element("curves"));
+  window.addEventListener("hashchange", () => {
+    if (location.hash !== addressing) open();
+  });
+}
+
+function onKey(event) {
+  const { target } = event;
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  const step = event.shiftKey ? header.fps : 1;
+  const act = {
+    " ": () => play(!playing), ArrowLeft: () => go(state.step - step),
+    ArrowRight: () => go(state.step + step), Home: () => go(0),
+    End: () => go(timeline.length - 1), n: () => toMoment(1), p: () => toMoment(-1),
+    "+": () => zoom(0.5), "-": () => zoom(2), 0: () => set({ window: [0, timeline.length - 1] }),
+    m: note, Escape: () => set({ brush: null, cell: null }),
+    "?": () => element("help").showModal(),
+  }[event.key];
+  // Buttons, menus and sliders have these keys for themselves.
+  const own = target.matches("button, summary") ? [" "]
+    : target.matches("input[type=checkbox]") ? [" "]
+      : target.matches("select, input:not(#scrub)") ? [" ", "ArrowLeft", "ArrowRight", "Home", "End"]
+        : [];
+  if (!act || own.includes(event.key)) return;
+  event.preventDefault();
+  act();
+}
+
+function setTheme(dark) {
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  element("theme").textContent = dark ? "Light" : "Dark";
+  if (timeline) set({});
+}
+
+function toggleTheme() {
+  setTheme(document.documentElement.dataset.theme !== "dark");
+}
+
+// ------------------------------------------------------------------------------ the address
+
+const LISTS = { plays: Number, show: String, brush: Number, window: Number, curves: String };
+
+/** Writes the state behind the # of the address: copied, it opens this moment with its notes. */
+function writeAddress() {
+  const words = new URLSearchParams({ step: state.step });
+  for (const name of ["style", "scale", "branch"]) words.set(name, state[name]);
+  if (state.cell !== null) words.set("cell", state.cell);
+  for (const name of ["plays", "show", "brush"]) {
+    if (state[name]) words.set(name, state[name].join(","));
+  }
+  const [from, to] = state.window;
+  if (to - from < timeline.length - 1) words.set("window", state.window.join(","));
+  if (state.notes.length) words.set("notes", JSON.stringify(state.notes));
+  addressing = `#${words}`;
+  if (location.hash !== addressing) history.replaceState(null, "", addressing);
+}
+
+/** Takes the state from the address, and shows it. What it does not say stays as it is. */
+async function open() {
+  const words = new URLSearchParams(location.hash.slice(1));
+  const options = { style: [...element("style").options], scale: [...element("scale").options] };
+  for (const [name, text] of words) {
+    const list = LISTS[name] && text.split(",").map(LISTS[name]);
+    if (list && !list.some(Number.isNaN)) state[name] = list;
+    if (["step", "cell"].includes(name) && /^\d+$/.test(text)) state[name] = Number(text);
+    if (options[name]?.some(({ value }) => value === text)) state[name] = text;
+    if (name === "branch" && text in header.light) state.branch = text;
+    if (name === "notes") state.notes = readNotes(text);
+  }
+  if (state.cell >= CELLS) state.cell = null;
+  const known = state.plays.filter((index) => index < header.recordings.length).slice(0, 2);
+  await choose(known.length ? known : header.opens);
+}
+
+function readNotes(text) {
+  try {
+    return JSON.parse(text).map(({ step, text: words }) =>
+      ({ step: Number(step), text: String(words) }));
+  } catch {
+    return []; // an address that was cut off
+  }
+}
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+setTheme(dark.matches);
+dark.addEventListener("change", () => setTheme(dark.matches));
+try {
+  state.scale = header.contrast ? "contrast" : "absolute";
+  state.plays = header.opens;
+  fewerCurves();
+  addGames();
+  addControls();
+  await open();
+} catch (error) {
+  element("failure").textContent = `This page cannot be shown: ${error.message}. It needs a ` +
+    "browser of 2023 or later (Chrome 103, Firefox 113, Safari 16.4), and the whole file.";
+  element("failure").hidden = false;
+  throw error;
+}

@@ -1,0 +1,108 @@
+// Numbers and actions of one play at one step, and what would be at the same state.
+
+const TOP = [4, 3]; // actions in the table of one play, of each of two
+
+class Facts {
+  constructor(recording, rank) {
+    this.recording = recording;
+    this.numbers = {};
+    const numbers = make("dl", { className: "numbers" });
+    for (const name of ["score", "lives", "value", "entropy"]) {
+      if (name === "lives" && !recording.lives.some(Boolean)) continue; // Fishing Derby has none
+      this.numbers[name] = make("dd");
+      numbers.append(make("div", {}, make("dt", {}, name), this.numbers[name]));
+    }
+    this.stick = make("div", { className: "stick" });
+    this.stick.setAttribute("role", "img");
+    this.keys = new Map();
+    for (const [x, y] of [-1, 0, 1].flatMap((y) => [-1, 0, 1].map((x) => [x, y]))) {
+      const here = recording.actions.map((action, index) => ({ ...action, index }))
+        .filter((action) => action.x === x && action.y === y);
+      const key = make("div", { className: here.length ? "key" : "key absent" });
+      for (const { name, index, fire } of here) {
+        const fill = make("i"), part = make("span", { className: fire ? "fire" : "plain",
+          title: name }, fill);
+        this.keys.set(index, { part, fill });
+        key.append(part);
+      }
+      this.stick.append(key);
+    }
+    this.whatIf = "unmasked-probabilities" in recording;
+    this.chosen = make("p", { className: "chosen" });
+    this.head = make("tr");
+    this.body = make("tbody");
+    this.hangs = make("p", { className: "hangs" });
+    this.part = make("section", { className: "facts" },
+      make("h3", { className: `rank-${rank}` }, recording.name), numbers,
+      make("div", { className: "decision" },
+        make("div", {}, this.stick, make("p", { className: "key-words" },
+          make("i", { className: "plain" }), " stick ", make("i", { className: "fire" }), " + fire")),
+        make("div", { className: "table" }, this.chosen,
+          make("table", {}, make("thead", {}, this.head), this.body), this.hangs)));
+    this.part.setAttribute("aria-label", `${recording.name}: numbers and actions`);
+  }
+
+  draw(step, settings) {
+    const { recording } = this, count = recording.actions.length;
+    this.numbers.score.textContent = number(recording.score[step]);
+    if (this.numbers.lives) this.numbers.lives.textContent = recording.lives[step];
+    this.numbers.value.textContent = number(recording.value[step]);
+    this.numbers.entropy.textContent = number(recording.entropy[step]);
+    const at = (array) => array.subarray(step * count, (step + 1) * count);
+    const columns = [["played", at(recording.probabilities), recording.value[step]]];
+    const brush = settings.brush?.map((end) => Math.min(end, recording.length - 1));
+    if (brush) {
+      columns[0] = ["mean", meanOver(recording.probabilities, count, brush),
+        meanOver(recording.value, 1, brush)[0]];
+    } else if (this.whatIf) {
+      columns.push(["no mask", at(recording["unmasked-probabilities"]),
+        recording["unmasked-value"]?.[step]]);
+      columns.push([recording.inverted.includes("policy") ? "M" : "1 \u2212 M", at(recording["inverted-probabilities"]),
+        recording["inverted-value"]?.[step]]);
+      const moment = recording.telling.findIndex((telling) => telling.step === step);
+      if (settings.cell !== null && moment >= 0 && "cell-off" in recording) {
+        const start = (moment * CELLS + settings.cell) * count;
+        const off = recording["cell-off"].subarray(start, start + count);
+        columns.push(["cell off", Float64Array.from(off, (x) => x / 65535), null]);
+      }
+    }
+    const action = recording.action[step], played = columns[0][1];
+    for (const [index, { part, fill }] of this.keys) {
+      fill.style.height = `${100 * played[index]}%`;
+      part.classList.toggle("pressed", index === action && !brush);
+      part.title = `${recording.actions[index].name} ${played[index].toFixed(2)}`;
+    }
+    this.chosen.textContent = brush ? `mean of ${brush[0]}\u2013${brush[1]}`
+      : `${recording.actions[action].name} ${played[action].toFixed(2)}`;
+    this.stick.setAttribute("aria-label", `probabilities: ${this.chosen.textContent} is played`);
+    this.head.replaceChildren(make("th", {}), ...columns.map(([words]) => make("th", {}, words)));
+    const order = [...played.keys()].sort((one, other) =>
+      Math.max(...columns.map(([, p]) => p[other])) - Math.max(...columns.map(([, p]) => p[one])));
+    const rows = order.slice(0, settings.all ? count : TOP[settings.plays.length - 1]).map((index) => make("tr",
+      { className: index === action && !brush ? "chosen" : "" },
+      make("th", { title: recording.actions[index].name }, recording.actions[index].name),
+      ...columns.map(([, p]) => bar(p[index]))));
+    rows.push(make("tr", { className: "value" }, make("th", {}, "value"),
+      ...columns.map(([, , value]) => make("td", {}, value == null ? "" : number(value)))));
+    this.body.replaceChildren(...rows);
+    this.hangs.textContent = this.hanging(step, settings);
+  }
+
+  /** How much the decision hangs on the mask, and on the chosen cell. */
+  hanging(step, { cell, brush }) {
+    const { recording } = this, words = [];
+    if (!this.whatIf || brush) return "";
+    words.push(`KL to no mask ${number(recording.hangs[step], 3)} nats`);
+    if (cell !== null && "cell-hangs" in recording) {
+      const hangs = recording["cell-hangs"][step * CELLS + cell] * recording.cellHangsUnit;
+      words.push(`${cellName(cell)} off: KL ${number(hangs, 3)}`);
+    }
+    return words.join(" · ");
+  }
+}
+
+function bar(probability) {
+  const cell = make("td", {}, probability.toFixed(2));
+  cell.style.setProperty("--part", `${100 * probability}%`);
+  return cell;
+}

@@ -1,0 +1,413 @@
+// The whole game under the pictures: curves, and the masks as images of cells by time.
+
+const RIGHT = 46, AXIS = 18; // pixels around the bands
+const NARROW = 600; // pixels: less is a phone
+const LEAST = 20; // steps that can be zoomed to
+
+/** Round ticks, at most `count`, within [low, high]. */
+function ticks(low, high, count) {
+  const rough = (high - low) / Math.max(count, 1), power = 10 ** Math.floor(Math.log10(rough));
+  const unit = [1, 2, 5, 10].map((n) => n * power).find((step) => step >= rough * 0.999);
+  const found = [];
+  for (let n = Math.ceil(low / unit - 1e-9); n * unit <= high + unit * 1e-9; n++) {
+    found.push(n * unit);
+  }
+  return found;
+}
+
+class Timeline {
+  constructor(recordings, canvas) {
+    Object.assign(this, { recordings, canvas, still: make("canvas"), hovered: null });
+    this.length = Math.max(...recordings.map(({ length }) => length));
+    this.images = new Map();
+  }
+
+  /** The bands that are shown: curves, the chosen cell's trace, and images of the masks. */
+  bands(settings) {
+    const { branch } = settings, found = [];
+    for (const { name, words, of } of header.curves) {
+      const key = of ? `${branch}-${name}` : name;
+      if (name === "cells") {
+        if (!settings.curves.includes(name)) continue;
+        for (const recording of this.recordings) {
+          if (recording.branches.includes(branch)) found.push({ name, words, recording, weight: 2.6 });
+        }
+      } else if (settings.curves.includes(name) && this.recordings.some((r) => r[key])) {
+        found.push({ name, key, words, weight: 1, at: (r, step) => r[key]?.[step] });
+      }
+    }
+    if (settings.cell !== null && this.recordings.some((r) => r.branches.includes(branch))) {
+      found.push({ name: "cell", words: `cell ${cellName(settings.cell, true)}`, weight: 1,
+        at: (r, step) => r.branches.includes(branch)
+          ? maskAt(r, branch, step, settings.cell) : undefined });
+    }
+    return found;
+  }
+
+  x(step) {
+    const [from, to] = this.window;
+    return this.gutter + ((step - from) / Math.max(to - from, 1)) * this.width;
+  }
+
+  stepAtX(x) {
+    const [from, to] = this.window;
+    return clamp(Math.round(from + ((x - this.gutter) / this.width) * (to - from)), 0, this.length - 1);
+  }
+
+  place(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+    const band = this.laid.find(({ top, height }) => y >= top && y < top + height);
+    const cell = band?.name === "cells"
+      ? clamp(Math.floor(((y - band.top - 1) / (band.height - 2)) * CELLS), 0, CELLS - 1) : null;
+    return { x, y, step: this.stepAtX(x), cell };
+  }
+
+  /** Draws all but the cursor, for the canvas's size, the window, the settings and the theme. */
+  prepare(settings) {
+    const box = this.canvas.getBoundingClientRect(), ratio = window.devicePixelRatio || 1;
+    for (const canvas of [this.canvas, this.still]) {
+      canvas.width = Math.round(box.width * ratio);
+      canvas.height = Math.round(box.height * ratio);
+    }
+    this.ratio = ratio;
+    const context = this.still.getContext("2d");
+    context.scale(ratio, ratio);
+    this.lay(box, settings);
+    this.drawStill(context);
+  }
+
+  lay({ width, height }, settings) {
+    const style = getComputedStyle(this.canvas);
+    this.colours = Object.fromEntries(["rank-0", "rank-1", "ink", "faint", "line", "boundary",
+      "card"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+    this.settings = settings;
+    this.window = settings.window;
+    // At the left stand a band's name and its values, in two lines where there is room.
+    this.gutter = width < NARROW ? 104 : 132 + 50 * (this.recordings.length - 1);
+    this.width = width - this.gutter - RIGHT;
+    this.height = height;
+    const bands = this.bands(settings);
+    const total = bands.reduce((sum, { weight }) => sum + weight, 0);
+    let top = 2;
+    this.laid = bands.map((band) => {
+      const laid = { ...band, top, height: ((height - AXIS - 2) * band.weight) / total };
+      top += laid.height;
+      return laid.at ? { ...laid, ...this.range(laid) } : laid;
+    });
+  }
+
+  /** The curve's least and greatest value in the window. */
+  range({ at }) {
+    let low = Infinity, high = -Infinity;
+    const [from, to] = this.window;
+    for (const recording of this.recordings) {
+      for (let step = from; step <= Math.min(to, recording.length - 1); step++) {
+        const y = at(recording, step);
+        if (y < low) low = y;
+        if (y > high) high = y;
+      }
+    }
+    if (!(high > low)) [low, high] = Number.isFinite(low) ? [low, low + 1] : [0, 1];
+    return { low, high };
+  }
+
+  y({ top, height, low, high }, value) {
+    return top + 3 + ((high - value) / (high - low)) * (height - 6);
+  }
+
+  drawStill(context) {
+    context.font = "11px system-ui, sans-serif";
+    this.drawAxes(context);
+    context.save();
+    context.beginPath(); // what lies outside the window must not be drawn
+    context.rect(this.gutter - 3, 0, this.width + 6, this.height);
+    context.clip();
+    for (const band of this.laid) if (band.recording) this.drawCells(context, band);
+    this.recordings.forEach((recording, rank) => this.drawBoundaries(context, recording, rank));
+    for (const band of this.laid) {
+      if (band.at) {
+        this.recordings.forEach((recording, rank) => this.drawCurve(context, band, recording, rank));
+      }
+    }
+    this.drawBrush(context);
+    context.restore();
+  }
+
+  drawAxes(context) {
+    const bottom = this.height - AXIS, { ink, faint, line } = this.colours;
+    for (const { words, top, height, recording, at, ...band } of this.laid) {
+      context.fillStyle = line;
+      context.fillRect(0, Math.round(top), this.gutter + this.width + RIGHT, 1);
+      context.textAlign = "left";
+      context.fillStyle = ink;
+      context.fillText(words, 4, top + 12);
+      if (recording) {
+        context.fillStyle = faint;
+        const lines = [`${this.settings.branch} mask`,
+          ...(this.recordings.length > 1 ? [recording.name] : []), "screen: top", "to bottom"];
+        lines.forEach((words, n) => {
+          if (26 + 13 * n < height) context.fillText(words, 4, top + 25 + 13 * n);
+        });
+        continue;
+      }
+      context.fillStyle = faint;
+      let free = Infinity; // above the tick before
+      const values = ticks(band.low, band.high, height > 45 ? 3 : 2);
+      const digits = Math.max(0, Math.ceil(-Math.log10(values[1] - values[0] || 1) - 1e-9));
+      for (const value of values) {
+        const y = this.y({ top, height, ...band }, value);
+        const label = clamp(y + 4, top + 10, top + height - 1);
+        if (label > free) continue;
+        free = label - 11;
+        context.fillText(number(value, digits), this.gutter + this.width + 6, label);
+        context.fillStyle = line;
+        context.fillRect(this.gutter, Math.round(y), this.width, 0.5);
+        context.fillStyle = faint;
+      }
+    }
+    context.fillStyle = line;
+    context.fillRect(0, Math.round(bottom), this.gutter + this.width + RIGHT, 1);
+    context.fillStyle = faint;
+    context.fillText("step", this.gutter - 34, bottom + 13);
+    const [from, to] = this.window;
+    for (const step of ticks(from, to, this.width / 80)) {
+      if (!Number.isInteger(step)) continue;
+      context.textAlign = "center";
+      context.fillText(String(step), this.x(step), bottom + 13);
+      context.fillRect(this.x(step), bottom, 1, 3);
+    }
+    context.textAlign = "left";
+  }
+
+  /** One column of the band for each pixel: the mean mask of its steps; a row for each cell. */
+  drawCells(context, { recording, top, height }) {
+    const { branch, scaleOf } = this.settings, { low, high } = scaleOf[branch];
+    const [from, to] = this.window, mask = recording[`${branch}-mask`];
+    const columns = Math.max(1, Math.min(Math.round(this.width), to - from + 1));
+    const image = new ImageData(columns, CELLS), out = image.data;
+    const sum = new Float64Array(CELLS);
+    for (let column = 0; column < columns; column++) {
+      const first = from + Math.floor((column * (to - from + 1)) / columns);
+      const end = from + Math.floor(((column + 1) * (to - from + 1)) / columns);
+      const last = Math.min(Math.max(end, first + 1), recording.length);
+      if (first >= recording.length) break;
+      sum.fill(0);
+      for (let step = first; step < last; step++) {
+        for (let cell = 0; cell < CELLS; cell++) sum[cell] += mask[step * CELLS + cell];
+      }
+      for (let cell = 0; cell < CELLS; cell++) {
+        const value = sum[cell] / (last - first) / 65535;
+        const colour = header.colours[Math.round(clamp((value - low) / (high - low), 0, 1) * 255)];
+        const at = 4 * (cell * columns + column);
+        [out[at], out[at + 1], out[at + 2], out[at + 3]] = [...colour, 255];
+      }
+    }
+    const canvas = make("canvas", { width: columns, height: CELLS });
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    context.imageSmoothingEnabled = false;
+    const half = this.width / Math.max(to - from, 1) / 2; // a step's column is centred on it
+    context.drawImage(canvas, this.gutter - half, top + 1, this.width + 2 * half, height - 2);
+    context.fillStyle = this.colours.card;
+    context.globalAlpha = 0.4;
+    for (let row = 1; row < header.cells; row++) { // the screen's rows
+      const y = Math.round(top + 1 + (row * (height - 2)) / header.cells);
+      context.fillRect(this.gutter - half, y, this.width + 2 * half, 1);
+    }
+    context.globalAlpha = 1;
+  }
+
+  drawBoundaries(context, recording, rank) {
+    context.strokeStyle = rank ? this.colours["rank-1"] : this.colours.boundary;
+    context.lineWidth = 1;
+    for (const [kind, dash] of [["lifeStarts", [1, 3]], ["stageStarts", [6, 4]]]) {
+      context.setLineDash(dash);
+      context.beginPath();
+      for (const step of recording[kind]) {
+        context.moveTo(this.x(step), 2);
+        context.lineTo(this.x(step), this.height - AXIS);
+      }
+      context.stroke();
+    }
+    context.setLineDash([]);
+  }
+
+  /** A line; where steps are denser than pixels, from each pixel's least to its greatest value. */
+  drawCurve(context, band, recording, rank) {
+    const [from, to] = [this.window[0], Math.min(this.window[1], recording.length - 1)];
+    const dense = (this.window[1] - from) / this.width;
+    context.strokeStyle = this.colours[`rank-${rank}`];
+    context.lineWidth = 1.2;
+    context.beginPath();
+    if (dense <= 2) {
+      for (let step = from; step <= to; step++) {
+        const value = band.at(recording, step);
+        if (value !== undefined) context.lineTo(this.x(step), this.y(band, value));
+      }
+    } else {
+      for (let column = 0; column < this.width; column++) {
+        const first = Math.round(from + column * dense);
+        const last = Math.min(Math.round(from + (column + 1) * dense), to + 1);
+        let low = Infinity, high = -Infinity;
+        for (let step = first; step < last; step++) {
+          const value = band.at(recording, step);
+          if (value < low) low = value;
+          if (value > high) high = value;
+        }
+        if (low > high) continue;
+        context.lineTo(this.gutter + column, this.y(band, low));
+        context.lineTo(this.gutter + column, this.y(band, high));
+      }
+    }
+    context.stroke();
+  }
+
+  drawBrush(context) {
+    if (!this.settings.brush) return;
+    const [from, to] = this.settings.brush.map((step) => this.x(step));
+    context.globalAlpha = 0.18;
+    context.fillStyle = this.colours["rank-0"];
+    context.fillRect(from, 0, Math.max(to - from, 1), this.height - AXIS);
+    context.globalAlpha = 1;
+  }
+
+  /** What changes at every step: the cursor, the hairline, and the values under it. */
+  draw(step) {
+    const context = this.canvas.getContext("2d");
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    context.drawImage(this.still, 0, 0);
+    context.scale(this.ratio, this.ratio);
+    const [from, to] = this.window;
+    if (step >= from && step <= to) {
+      context.fillStyle = this.colours.ink;
+      context.fillRect(this.x(step) - 0.75, 0, 1.5, this.height - AXIS);
+    }
+    const read = this.hovered?.step ?? step;
+    if (this.hovered) {
+      context.fillStyle = this.colours.faint;
+      context.fillRect(this.x(read) - 0.25, 0, 0.5, this.height - AXIS);
+      const words = String(read), x = clamp(this.x(read), this.gutter + 16, this.gutter + this.width - 16);
+      context.font = "bold 11px system-ui, sans-serif";
+      context.fillStyle = this.colours.card;
+      context.fillRect(x - 20, this.height - AXIS + 2, 40, AXIS - 2);
+      context.fillStyle = this.colours.ink;
+      context.textAlign = "center";
+      context.fillText(words, x, this.height - 5);
+      context.textAlign = "left";
+    }
+    this.drawReadings(context, read);
+    this.canvas.dataset.step = step;
+    this.canvas.dataset.x = this.x(step);
+    this.canvas.dataset.read = read;
+  }
+
+  drawReadings(context, step) {
+    context.font = "bold 11px system-ui, sans-serif";
+    for (const band of this.laid) {
+      if (!band.at) {
+        if (this.hovered?.cell != null && step < band.recording.length && band.height > 70) {
+          context.fillStyle = this.colours.ink;
+          const value = maskAt(band.recording, this.settings.branch, step, this.hovered.cell);
+          context.fillText(`${cellName(this.hovered.cell)}`, 4, band.top + band.height - 18);
+          context.fillText(value.toFixed(3), 4, band.top + band.height - 5);
+        }
+        continue;
+      }
+      context.textAlign = "right";
+      this.recordings.forEach((recording, rank) => {
+        const value = step < recording.length ? band.at(recording, step) : undefined;
+        if (value === undefined) return;
+        const left = 50 * (this.recordings.length - 1 - rank), tall = band.height > 27;
+        if (!tall && this.gutter < 132) return; // it would cover the name
+        context.fillStyle = this.colours[`rank-${rank}`];
+        context.fillText(number(value, 3), this.gutter - 8 - left, band.top + (tall ? 25 : 12));
+        context.beginPath();
+        const [from, to] = this.window;
+        if (step < from || step > to) return;
+        context.arc(this.x(step), this.y(band, value), 3, 0, 2 * Math.PI);
+        context.fill();
+      });
+      context.textAlign = "left";
+    }
+  }
+
+  /** The window after zooming by a factor around a step. */
+  zoomed(factor, around) {
+    const [from, to] = this.window, most = this.length - 1;
+    const span = clamp((to - from) * factor, Math.min(LEAST, most), most);
+    const start = clamp(around - ((around - from) / Math.max(to - from, 1)) * span, 0, most - span);
+    return [Math.round(start), Math.round(start + span)];
+  }
+
+  /** The window that shows these steps. */
+  spanOf([from, to]) {
+    const missing = Math.max(LEAST - (to - from), 0), last = this.length - 1;
+    const start = clamp(from - Math.ceil(missing / 2), 0, Math.max(last - LEAST, 0));
+    return [start, Math.min(Math.max(to, start + LEAST), last)];
+  }
+
+  /** The window moved by a part of its span. */
+  panned(part) {
+    const [from, to] = this.window, span = to - from;
+    const start = clamp(Math.round(from + part * span), 0, this.length - 1 - span);
+    return [start, start + span];
+  }
+}
+
+/** Pointers and wheels on the time line: click, brush, zoom, pinch. */
+function listen(canvas) {
+  const down = new Map(); // pointer -> its last x
+  let start = null, pinch = null;
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    down.set(event.pointerId, event.offsetX);
+    if (down.size === 2) {
+      const [one, other] = [...down.values()];
+      pinch = { apart: Math.max(Math.abs(one - other), 20), window: timeline.window,
+        around: timeline.stepAtX((one + other) / 2) };
+      start = null;
+    } else start = timeline.place(event);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    const place = timeline.place(event);
+    if (down.has(event.pointerId)) down.set(event.pointerId, event.offsetX);
+    if (pinch && down.size === 2) {
+      const [one, other] = [...down.values()];
+      timeline.window = pinch.window;
+      const factor = pinch.apart / Math.max(Math.abs(one - other), 20);
+      return set({ window: timeline.zoomed(factor, pinch.around) });
+    }
+    timeline.hovered = place;
+    if (start && Math.abs(place.x - start.x) > 6) {
+      return set({ brush: [start.step, place.step].sort((a, b) => a - b) });
+    }
+    request();
+  });
+  const up = (event) => {
+    down.delete(event.pointerId);
+    if (pinch) {
+      if (!down.size) pinch = null;
+    } else if (start && event.type === "pointerup") {
+      const place = timeline.place(event);
+      if (Math.abs(place.x - start.x) <= 6) {
+        set({ brush: null, ...(place.cell === null ? {} : { cell: place.cell }) });
+        go(place.step);
+      }
+    }
+    start = null;
+  };
+  canvas.addEventListener("pointerup", up);
+  canvas.addEventListener("pointercancel", up);
+  canvas.addEventListener("pointerleave", () => {
+    timeline.hovered = null;
+    request();
+  });
+  canvas.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    const sideways = Math.abs(event.deltaX) > Math.abs(event.deltaY) || event.shiftKey;
+    const turned = event.deltaX || event.deltaY;
+    set({ window: sideways ? timeline.panned(turned / 800)
+      : timeline.zoomed(1.0015 ** event.deltaY, timeline.place(event).step) });
+  }, { passive: false });
+}

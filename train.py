@@ -99,6 +99,8 @@ def old_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Con
     if run is None:
         raise UserError(f"there is no run in {RUNS}/ to resume: python train.py --game Breakout")
     saved = config.read(run / checkpoint.CONFIG)
+    if game_name(saved.game) != saved.game:
+        raise UserError(f"{run / checkpoint.CONFIG}: there is no game {saved.game!r}")
     if "game" in given:
         given["game"] = game_name(given["game"])
     wrong = [
@@ -175,7 +177,7 @@ def train(settings: config.Config, run: pathlib.Path, resume: bool, signals: Sig
         trainer.train()
     except KeyboardInterrupt:
         print(f"interrupted and saved, {trainer.newest}; {go_on}")
-        return 130 if signals is None else signals.exit_code
+        return 130 if signals is None or signals.received is None else signals.exit_code
     except Fault as error:
         raise type(error)(f"{error}; {trainer.newest}; {go_on}") from error
     if hosts.is_first():

@@ -13,6 +13,8 @@ MASKS = ("both", "policy", "value", "none")
 CORES = ("convlstm", "none")
 FRAMES = ("luminance", "rgb")
 PRECISIONS = ("float32", "bfloat16")
+MOST = 2**31 - 1  # what is counted, is counted in 32 bits
+MOST_ACTORS = 10_000  # each is a console of its own
 EPISODE_STEPS = 10_000  # agent steps after which the paper cuts a game off
 
 
@@ -21,10 +23,11 @@ def setting(
     help: str,
     choices: tuple[str, ...] | None = None,
     low: Any = None,
+    high: Any = None,
     flag: str | None = None,
 ):
-    """A field with its command-line help, its choices or its least value, and its flag's name."""
-    metadata = {"help": help, "choices": choices, "low": low, "flag": flag}
+    """A field with its command-line help, its choices or its range, and its flag's name."""
+    metadata = {"help": help, "choices": choices, "low": low, "high": high, "flag": flag}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -40,8 +43,8 @@ class Config:
     game: str = setting("SpaceInvaders", "Atari game, e.g. Breakout; any that EnvPool has")
     mask: str = setting("both", "branches with mask-attention (none: plain A3C)", MASKS)
     core: str = setting("convlstm", "recurrent core", CORES)
-    seed: int = setting(0, "of parameters, sampling and environments", low=0)
-    steps: int = setting(100_000_000, "agent steps in all (4 frames each)", low=1)
+    seed: int = setting(0, "of parameters, sampling and environments", low=0, high=MOST)
+    steps: int = setting(100_000_000, "agent steps in all (4 frames each)", low=1, high=MOST)
     origin: str | None = setting(
         None,
         "folder of an agent or a run, whose parameters and count of steps the run begins with; the "
@@ -49,10 +52,14 @@ class Config:
         flag="from",
     )
 
-    groups: int = setting(5, "actor groups; each acts with its own stale parameters", low=1)
-    actors_per_group: int = setting(7, "environments per group", low=1)
-    unroll_length: int = setting(20, "agent steps per update", low=1)
-    sync_every: int = setting(1, "unrolls between two copies of the shared parameters", low=1)
+    groups: int = setting(
+        5, "actor groups; each acts with its own stale parameters", low=1, high=1_000
+    )
+    actors_per_group: int = setting(7, "environments per group", low=1, high=10_000)
+    unroll_length: int = setting(20, "agent steps per update", low=1, high=1_000)
+    sync_every: int = setting(
+        1, "unrolls between two copies of the shared parameters", low=1, high=MOST
+    )
 
     actors_per_update: int = setting(
         1,
@@ -60,15 +67,18 @@ class Config:
         "learning rate, eps and betas are scaled so that noise moves the parameters as far; where "
         "a signal rules the gradient, they move less",
         low=1,
+        high=10_000,
     )
-    learning_rate: float = setting(1e-4, "of the shared AMSGrad, for one actor's update", low=0)
-    adam_eps: float = setting(1e-3, "added to the second moment's root, likewise", low=0)
-    discount: float = setting(0.99, "gamma, per agent step", low=0)
-    gae_lambda: float = setting(1.0, "of the advantage's lambda-return", low=0)
-    entropy_cost: float = setting(0.01, "weight of the policy's entropy", low=0)
-    value_cost: float = setting(0.5, "weight of the value's loss", low=0)
+    learning_rate: float = setting(
+        1e-4, "of the shared AMSGrad, for one actor's update", low=0, high=1.0
+    )
+    adam_eps: float = setting(1e-3, "added to the second moment's root, likewise", low=0, high=1.0)
+    discount: float = setting(0.99, "gamma, per agent step", low=0, high=1)
+    gae_lambda: float = setting(1.0, "of the advantage's lambda-return", low=0, high=1)
+    entropy_cost: float = setting(0.01, "weight of the policy's entropy", low=0, high=100.0)
+    value_cost: float = setting(0.5, "weight of the value's loss", low=0, high=100.0)
     max_episode_steps: int = setting(
-        EPISODE_STEPS, "agent steps after which a game is cut off", low=1
+        EPISODE_STEPS, "agent steps after which a game is cut off", low=1, high=10_000_000
     )
     frames: str = setting(
         "luminance",
@@ -83,29 +93,37 @@ class Config:
         "agent steps between greedy evaluations, one of them at the end; 0: none; by default "
         "250,000 up to 2 million, and 2 million from there",
         low=0,
+        high=MOST,
     )
-    eval_episodes: int = setting(30, "games per evaluation", low=1)
+    eval_episodes: int = setting(30, "games per evaluation", low=1, high=10_000)
     eval_episode_steps: int = setting(
-        EPISODE_STEPS, "agent steps after which its games are cut", low=1
+        EPISODE_STEPS, "agent steps after which its games are cut", low=1, high=10_000_000
     )
-    save_every: int = setting(600, "seconds of training between checkpoints", low=1)
+    save_every: int = setting(600, "seconds of training between checkpoints", low=1, high=86_400)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value, choices, low = getattr(self, field.name), *_bounds(field)
-            flag = flag_of(field)
+            value, flag = getattr(self, field.name), flag_of(field)
+            choices, low, high = (field.metadata[name] for name in ("choices", "low", "high"))
+            kinds = {float: float | int}.get(field.type, field.type)
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise UserError(f"{flag} {value!r}: of the wrong type")
             if choices and value not in choices:
                 raise UserError(f"{flag} {value}: choose from {', '.join(choices)}")
-            if None not in (low, value) and not value >= low:
+            if value is not None and low is not None and not value >= low:
                 raise UserError(f"{flag} {value}: must be at least {low}")
+            if value is not None and high is not None and not value <= high:
+                raise UserError(f"{flag} {value}: must be at most {high}")
+        if self.groups * self.actors_per_group > MOST_ACTORS:
+            raise UserError(
+                f"--groups {self.groups} of --actors-per-group {self.actors_per_group}: more than "
+                f"{MOST_ACTORS} actors, each with an environment of its own"
+            )
         if self.actors_per_group % self.actors_per_update:
             raise UserError(
                 f"--actors-per-group {self.actors_per_group} does not divide by "
                 f"--actors-per-update {self.actors_per_update}"
             )
-        for name in ("discount", "gae_lambda"):
-            if getattr(self, name) > 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at most 1")
 
     @property
     def unroll_steps(self) -> int:
@@ -125,10 +143,6 @@ class Config:
         return f"{self.game}-{self.mask}-{self.seed}"
 
 
-def _bounds(field: dataclasses.Field) -> tuple[tuple[str, ...] | None, Any]:
-    return field.metadata["choices"], field.metadata["low"]
-
-
 # Sets of defaults; flags override them.
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's 35 workers and updates to the letter, on one device, at the speed of batches.
@@ -142,7 +156,7 @@ def write(config: Config, path: pathlib.Path, session: dict[str, Any]) -> None:
     Args:
       session: the command line and versions of this session; appended to the ones in the file.
     """
-    sessions = json.loads(path.read_text()).get("sessions", []) if path.exists() else []
+    sessions = files.read_json(path).get("sessions", []) if path.exists() else []
     content = {"config": dataclasses.asdict(config), "sessions": [*sessions, session]}
     files.write(path, json.dumps(content, indent=2) + "\n")
 
@@ -154,8 +168,11 @@ def read(path: pathlib.Path) -> Config:
       UserError: no such file, or not a configuration of this program.
     """
     try:
-        return Config(**json.loads(path.read_text())["config"])
+        content = files.read_json(path)
+        if not isinstance(content.get("sessions", []), list):
+            raise ValueError("sessions is no list")
+        return Config(**content["config"])
     except FileNotFoundError as error:
         raise UserError(f"{path.parent} is not a run: it has no {path.name}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a configuration of this program: {error}") from error

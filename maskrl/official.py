@@ -11,6 +11,7 @@ Reading a `.dat` needs PyTorch (`pip install 'maskrl[torch]'`) and never runs co
 import pathlib
 import re
 import sys
+import zipfile
 from collections.abc import Mapping
 
 import chex
@@ -27,6 +28,7 @@ from maskrl.errors import UserError, exit_on_user_error
 from maskrl.recording import read_archive
 from maskrl.types import Carry, Normaliser, Params, Trajectory
 
+MAX_NUMBERS = 10_000_000  # of an agent; the original's has 0.4 million
 TOLERANCE = 1e-4  # absolute for outputs, relative for losses, gradients and the optimiser's step
 LEARNING_RATE, ADAM_EPS = 1e-4, 1e-3  # of the original's optimiser
 
@@ -58,11 +60,25 @@ def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                size = sum(info.file_size for info in archive.infolist())
+        else:
+            size = path.stat().st_size
+        if size > 8 * MAX_NUMBERS:
+            raise ValueError("too large")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a bad file
         raise UserError(f"{path} is not a PyTorch state dict (cut off, or another file)") from error
     if not isinstance(state, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+        isinstance(name, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and value.is_floating_point()
+        and value.numel() <= MAX_NUMBERS
+        for name, value in state.items()
     ):
         raise UserError(f"{path} is not a state dict of arrays")
     return {name: value.detach().float().numpy() for name, value in state.items()}

@@ -8,9 +8,9 @@ stands in row t belongs to the moment at which the agent sees `frames[t]` and ch
 
 import dataclasses
 import json
+import math
 import pathlib
 import zipfile
-import zlib
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from maskrl.errors import UserError
 VERSION = 2
 READABLE = (1, 2)  # version 1 lacks `cut_off` and what would be without the mask
 MASK_CELLS = 10  # the masks are 10 x 10
+MAX_BYTES = 2**33  # of the arrays that are read: a game of 80,000 frames
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,10 +146,10 @@ def read(path: str | pathlib.Path) -> Recording:
       UserError: no such file, not a recording, another version, cut off, or without frames.
     """
     path = pathlib.Path(path)
-    archive = read_archive(path)
+    archive = read_archive(path, {"header", *_ARRAYS})
     try:
         header = json.loads(str(archive["header"]))
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a recording: it has no header") from error
     if not isinstance(header, dict) or header.get("version") not in READABLE:
         raise UserError(
@@ -163,22 +164,40 @@ def read(path: str | pathlib.Path) -> Recording:
     return Recording(**fields, **arrays)
 
 
-def read_archive(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Every array of an `.npz` file.
+def read_archive(path: pathlib.Path, names: set[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file, or those of these names; nothing else of it is unpacked.
 
     Raises:
-      UserError: no such file, not such an archive, or cut off.
+      UserError: no such file, not such an archive, cut off, or too large.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with open(path, "rb") as file, zipfile.ZipFile(file) as members:
+            sizes = {info.filename.removesuffix(".npy"): info for info in members.infolist()}
+            wanted = {n: info for n, info in sizes.items() if names is None or n in names}
+            if sum(info.file_size for info in wanted.values()) > MAX_BYTES:
+                raise UserError(f"{path} is too large: more than {MAX_BYTES} bytes of arrays")
+            arrays = {}
+            for name, info in wanted.items():
+                _check_size(members, info)
+                with members.open(info) as member:
+                    arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
+            return arrays
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
-    except (
-        *(OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error),
-        TypeError,  # an .npy file
-    ) as error:
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, zlib, lzma and NumPy raise many kinds for a bad file
         raise UserError(f"{path} is not a whole .npz archive") from error
+
+
+def _check_size(members: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Raises ValueError unless an array is as large as its header says: nothing is allocated."""
+    with members.open(info) as member:
+        major, _ = np.lib.format.read_magic(member)
+        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+        shape, _, dtype = read[major](member)
+        if math.prod(shape) * dtype.itemsize != info.file_size - member.tell():
+            raise ValueError("an array is not as large as its header says")
 
 
 def _check(header: dict, arrays: dict[str, np.ndarray], path: pathlib.Path) -> None:
@@ -186,7 +205,19 @@ def _check(header: dict, arrays: dict[str, np.ndarray], path: pathlib.Path) -> N
     missing = [n for n in _FIELDS if n not in header and n not in arrays and n not in _OPTIONAL]
     if missing:
         raise UserError(f"{path} is not a whole recording: {', '.join(missing)} missing")
-    if not len(arrays["frames"]):
+    kinds = {"view": list | tuple, "action_names": list | tuple, "cut_off": bool}
+    kinds |= {"seed": int, "agent_steps": int}
+    for name in _FIELDS.keys() - _ARRAYS.keys():
+        if name in header and not isinstance(header[name], kinds.get(name, str)):
+            raise UserError(f"{path}: {name} is {header[name]!r}"[:300])
+    view, actions = header["view"], header["action_names"]
+    if not (len(view) == 2 and all(isinstance(x, int) for x in view)) or not (
+        0 <= view[0] < view[1] <= 210
+    ):
+        raise UserError(f"{path}: view is no range of rows")
+    if not actions or not all(isinstance(name, str) for name in actions):
+        raise UserError(f"{path}: action_names are no names")
+    if arrays["frames"].ndim == 0 or not len(arrays["frames"]):
         raise UserError(f"{path} has no frames")
     sizes = {"T": len(arrays["frames"]), "A": len(header["action_names"])}
     for name, array in arrays.items():
@@ -197,3 +228,7 @@ def _check(header: dict, arrays: dict[str, np.ndarray], path: pathlib.Path) -> N
                 f"{path}: {name} is {array.dtype}{list(array.shape)}, "
                 f"not {np.dtype(dtype)}{list(shape)}"
             )
+        if np.issubdtype(dtype, np.floating) and not np.all(np.isfinite(array)):
+            raise UserError(f"{path}: {name} has numbers that are not finite")
+    if not np.all((arrays["action"] >= 0) & (arrays["action"] < sizes["A"])):
+        raise UserError(f"{path}: action has numbers of no action")

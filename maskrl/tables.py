@@ -6,11 +6,11 @@ variant and mode the one with the best mean counts, as in the paper (the best of
 
 import csv
 import io
-import json
 import pathlib
 from collections.abc import Iterable
 from typing import Any
 
+from maskrl import files
 from maskrl.errors import UserError
 
 GAMES = ("Breakout", "MsPacman", "SpaceInvaders", "BeamRider", "FishingDerby", "Seaquest")
@@ -88,14 +88,27 @@ def read_results(paths: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
     results = []
     for path in paths:
         try:
-            result = json.loads(path.read_text())
+            result = files.read_json(path)
         except (OSError, ValueError) as error:
             raise UserError(f"{path} is not a result: {error}") from error
         missing = [key for key in KEYS if not isinstance(result, dict) or key not in result]
         if missing:
             raise UserError(f"{path} is not a result: {missing[0]} is missing")
+        wrong = [key for key in KEYS if not _is_of_kind(key, result[key])]
+        if wrong:
+            raise UserError(f"{path} is not a result: {wrong[0]} is of the wrong type")
         results.append(result)
     return results
+
+
+def _is_of_kind(key: str, value: Any) -> bool:
+    """Whether this is what `evaluate.py` writes under this key: text, a number, or numbers."""
+    if key in ("game", "mask", "mode", "branch"):
+        return isinstance(value, str)
+    numbers = value if key in ("scores", "lengths") else [value]
+    return isinstance(numbers, list) and all(
+        isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < 1e15 for x in numbers
+    )
 
 
 def best(results: list[dict[str, Any]], game: str, mode: str, mask: str | None) -> Cell:

@@ -26,6 +26,8 @@ PATIENCE = 120  # seconds for anything that two processes do
 # train.py, and what it trained: the parameters of every device in one file.
 TRAIN = """
 import sys
+from maskrl.signals import Signals
+SIGNALS = Signals("train.py")
 import jax, numpy as np
 import train
 from maskrl import hosts, training
@@ -39,7 +41,7 @@ def train_and_keep(self):
     np.savez("params.npz", *leaves, steps=self.counters.agent_steps)
 
 training.Trainer.train = train_and_keep
-sys.exit(train.main(sys.argv[1:]))
+sys.exit(train.main(sys.argv[1:], SIGNALS))
 """
 
 UPDATE = (
@@ -222,11 +224,11 @@ def test_a_signal_to_one_host_stops_all(tmp_path, two_hosts, number, to):
     processes = two_hosts(ENDLESS)
     wait_until_training(folders[0], processes)
     processes[to].send_signal(number)
-    succeed(folders, processes, 130)
+    succeed(folders, [processes[to]], 128 + number)
+    processes[1 - to].wait(PATIENCE)
     for folder in folders:
-        assert f"interrupted and saved; go on with: python train.py --resume {RUN}" in output(
-            folder
-        )
+        assert "interrupted and saved, " in output(folder)
+        assert f"go on with: python train.py --resume {RUN}" in output(folder)
     _, _, info = checkpoint.load_agent(folders[0] / RUN)
     assert info.agent_steps > 0
 
@@ -258,6 +260,7 @@ def test_what_the_first_host_may_not_do_no_host_does(tmp_path, two_hosts):
     """The run's folder is there on the first host: all say so, with exit code 2."""
     folders = [tmp_path / f"host{i}" for i in range(2)]
     (folders[0] / RUN).mkdir(parents=True)
+    (folders[0] / RUN / "config.json").touch()
     succeed(folders, two_hosts(FLAGS), 2)
     for folder in folders:
         assert f"train.py: error: {RUN} exists" in output(folder)

@@ -172,6 +172,12 @@ TRAIN = [
     (["--sync-every", "0"], "--sync-every"),
     (["--seed", "-1"], "--seed"),
     (["--learning-rate", "-1"], "--learning-rate"),
+    (["--learning-rate", "inf"], "--learning-rate"),
+    (["--entropy-cost", "inf"], "--entropy-cost"),
+    (["--seed", "99999999999999999999"], "--seed"),
+    (["--max-episode-steps", "99999999999"], "--max-episode-steps"),
+    (["--actors-per-group", "100000000"], "--actors-per-group"),
+    (["--run-dir", "runs/" + "x" * 300], "cannot make"),
     (["--learning-rate", "nan"], "--learning-rate"),
     (["--adam-eps", "-1"], "--adam-eps"),
     (["--discount", "1.5"], "--discount"),
@@ -356,4 +362,5 @@ def test_run_without_checkpoints(here, capsys):
     shutil.rmtree(here / RUN / "checkpoints")
     (here / RUN / "checkpoints").mkdir()
     assert "no checkpoint" in refused(capsys, "evaluate.py", ["--agent", RUN])
-    assert "no checkpoint" in refused(capsys, "train.py", ["--resume", RUN])
+    assert train.main(["--resume", RUN]) == 0  # from its configuration, at step 0
+    assert "it begins at step 0" in capsys.readouterr().out

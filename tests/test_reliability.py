@@ -1,0 +1,370 @@
+"""What a hostile tester broke: damage, full disks, two writers, signals. See docs/reliability.md."""
+
+import json
+import os
+import pathlib
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from samples import TINY_FLAGS, train_tiny
+from test_recording import sample
+
+from maskrl import checkpoint, config, envs, loggers, recording, tables
+from maskrl.errors import Fault, UserError
+from maskrl.training import Trainer
+
+TRAIN = str(pathlib.Path(__file__).parents[1] / "train.py")
+SMALL = {"core": "none", "mask": "none"}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A run with two checkpoints and a best agent."""
+    run = tmp_path_factory.mktemp("runs") / "saved"
+    train_tiny(run, **SMALL, eval_every=None)
+    train_tiny(run, **SMALL, eval_every=None, resume=True, steps=160)
+    assert len(checkpoint.Checkpointer(run).steps()) == 2
+    return run
+
+
+def copy(run, tmp_path):
+    return shutil.copytree(run, tmp_path / "run")
+
+
+def flip(path, rng):
+    """One bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+
+
+def damage(folder, cases, seed):
+    """Flips one bit in each of so many copies; how many were refused: the rest must be the same."""
+    _, expected, info = checkpoint.load_agent(folder)
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size]
+    rng, refused = random.Random(seed), 0
+    for _ in range(cases):
+        path = rng.choice(files)
+        whole = path.read_bytes()
+        flip(path, rng)
+        try:
+            _, params, found = checkpoint.load_agent(folder)
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1
+            refused += 1
+        else:
+            assert found == info
+            jax.tree.map(np.testing.assert_array_equal, params, expected)
+        path.write_bytes(whole)
+    return refused
+
+
+def test_flipped_bits_are_never_loaded(saved, tmp_path):
+    """Item 3."""
+    assert damage(copy(saved, tmp_path) / "best", cases=25, seed=0) > 5
+
+
+def test_the_next_older_checkpoint(saved, tmp_path, capsys):
+    """Item 6: the newest is damaged, and an empty folder has a larger number."""
+    run = copy(saved, tmp_path)
+    older, newer = checkpoint.Checkpointer(run).steps()
+    (run / "checkpoints" / "99999999").mkdir()
+    files = [p for p in (run / "checkpoints" / str(newer)).rglob("*") if p.is_file()]
+    flip(max(files, key=lambda p: p.stat().st_size), random.Random(1))
+    trainer = Trainer(
+        config.read(run / "config.json"), run, device_count=1, resume=True, evaluate=None
+    )
+    assert trainer.counters.agent_steps == older
+    assert f"taking the checkpoint of step {older}" in capsys.readouterr().err
+    assert checkpoint.Checkpointer(run).steps() == [older]
+
+
+def test_all_checkpoints_are_damaged(saved, tmp_path):
+    run = copy(saved, tmp_path)
+    for step in checkpoint.Checkpointer(run).steps():
+        (run / "checkpoints" / str(step) / "agent.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        Trainer(config.read(run / "config.json"), run, device_count=1, resume=True)
+
+
+def test_numbers_that_are_not_finite_are_not_saved(saved, tmp_path):
+    """Item 5."""
+    _, params, info = checkpoint.load_agent(saved)
+    bad = jax.tree.map(lambda x: x * np.nan, params)
+    with pytest.raises(checkpoint.SaveError, match="not finite"):
+        checkpoint.save_agent(tmp_path / "agent", bad, info)
+
+
+def test_checksums_for_an_earlier_version(saved, tmp_path, capsys):
+    """What has none is refused, until it is given some; what has wrong ones never gets others."""
+    run = copy(saved, tmp_path)
+    path = run / "best" / "agent.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in content.items() if k not in ("parts", "sha256")}))
+    with pytest.raises(UserError, match=r"python -m maskrl\.checkpoint"):
+        checkpoint.load_agent(run)
+    assert checkpoint.main([str(run)]) == 0
+    assert json.loads(path.read_text()) == content
+    path.write_text(json.dumps(content | {"score": 1e9}))
+    with pytest.raises(SystemExit):
+        checkpoint.main([str(run / "best")])
+
+
+def test_leftovers_go(saved, tmp_path):
+    """Item 9."""
+    run = copy(saved, tmp_path)
+    for name in ("7.part", "8.orbax-checkpoint-tmp"):
+        (run / "checkpoints" / name / "params").mkdir(parents=True)
+    checkpoint.Checkpointer(run).clean()
+    assert all(p.name.isdigit() for p in (run / "checkpoints").iterdir())
+
+
+def test_a_failed_save_is_said_and_tried_again(tmp_path, monkeypatch, capsys):
+    """Item 2: training goes on; the exit is not 0 while the last save failed."""
+    write = checkpoint._write
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_write", full)
+    with pytest.raises(Fault, match="the last save failed: .*No space left"):
+        train_tiny(tmp_path / "run", **SMALL)
+    assert checkpoint.Checkpointer(tmp_path / "run").newest is None
+    monkeypatch.setattr(checkpoint, "_write", write)
+    assert train_tiny(tmp_path / "run", **SMALL, resume=True).counters.agent_steps >= 120
+
+
+@pytest.mark.parametrize("limit", [1000, 100_000])
+def test_a_size_limit_ends_in_one_line(saved, tmp_path, limit):
+    """Item 2, with Orbax itself failing."""
+    _, params, info = checkpoint.load_agent(saved)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        with pytest.raises(checkpoint.SaveError):
+            checkpoint.save_agent(tmp_path / "agent", params, info)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list((tmp_path / "agent").iterdir())
+
+
+def test_two_writers(tmp_path):
+    """Item 7; the lock goes with its holder."""
+    with checkpoint.locked(tmp_path), pytest.raises(UserError, match="another process"):
+        with checkpoint.locked(tmp_path):
+            pass
+    with checkpoint.locked(tmp_path):
+        pass
+
+
+ROW = "10,1,1.5" + "," * (len(loggers.COLUMNS) - 3)
+
+
+@pytest.mark.parametrize(
+    ("tail", "damaged"),
+    [("", 0), ("20,2", 1), ("\0" * 500, 1), (ROW.replace("10", ""), 1), (ROW + ",1,2,3", 1)],
+)
+def test_damaged_metrics(tmp_path, capsys, tail, damaged):
+    """Item 8: whole rows stay, the others are said and kept aside."""
+    path = tmp_path / "metrics.csv"
+    path.write_text(",".join(loggers.COLUMNS) + f"\n{ROW}\n{tail}")
+    log = loggers.Logger(tmp_path, 100, 200)
+    log.row({"agent_steps": 30, "loss": 0.5})
+    log.close()
+    lines = path.read_text().splitlines()
+    assert lines[1] == ROW
+    assert lines[2].startswith("30,")
+    assert len(lines) == 3
+    assert (f"{damaged} damaged rows" in capsys.readouterr().out) == bool(damaged)
+
+
+def test_metrics_without_a_header(tmp_path):
+    (tmp_path / "metrics.csv").write_text(ROW + "\n")
+    loggers.Logger(tmp_path, 100, 200).close()
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[1] == ROW
+
+
+def test_rows_wait_for_the_disk(tmp_path, monkeypatch):
+    log = loggers.Logger(tmp_path, 0, 200)
+    append = log._append
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log, "_append", full)
+    log.row({"agent_steps": 10})
+    monkeypatch.setattr(log, "_append", append)
+    log.row({"agent_steps": 20})
+    log.close()
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["10", "20"]
+
+
+def test_environments_that_fail(tmp_path, monkeypatch):
+    """An exception and a stall: one line, and what was learnt is saved."""
+    recv, calls = envs.Environments._recv, []
+
+    def fail(self):
+        calls.append(self)
+        if len(calls) == 40:
+            self._answer(failure)
+        return recv(self)
+
+    def failure():
+        raise RuntimeError("the console is gone")
+
+    monkeypatch.setattr(envs.Environments, "_recv", fail)
+    with pytest.raises(Fault, match="EnvPool, Breakout, 2 environments, seed .*console is gone"):
+        train_tiny(tmp_path / "run", **SMALL)
+    assert checkpoint.Checkpointer(tmp_path / "run").newest > 0
+    monkeypatch.setattr(envs, "STALL_SECONDS", 0.1)
+    with pytest.raises(Fault, match="no answer for"):
+        calls[0]._answer(time.sleep, 1)
+
+
+def mutate(content, data):
+    """A file with some of its bytes changed, cut off, or repeated."""
+    content = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        match data.draw(st.sampled_from(("set", "cut", "insert"))):
+            case "set":
+                content[at] = data.draw(st.integers(0, 255))
+            case "cut":
+                del content[at : at + data.draw(st.integers(1, 200))]
+            case "insert":
+                content[at:at] = data.draw(st.binary(min_size=1, max_size=20))
+        content = content or bytearray(b" ")
+    return bytes(content)
+
+
+QUICK = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def readers(folder, saved):
+    """{name: (a whole file, what reads it)}."""
+    recording.write(sample(2), folder / "game.npz")
+    result = {key: 1.0 for key in tables.KEYS} | {"scores": [1], "lengths": [2]}
+    result |= {key: "x" for key in ("game", "mask", "mode", "branch")}
+    (folder / "result.json").write_text(json.dumps(result))
+    shutil.copy(saved / "config.json", folder)
+    shutil.copy(saved / "best" / "agent.json", folder)
+    shutil.copy(saved / "metrics.csv", folder)
+    return {
+        "game.npz": recording.read,
+        "result.json": lambda path: tables.markdown(tables.read_results([path])),
+        "config.json": config.read,
+        "agent.json": lambda path: checkpoint._describe(path.parent),
+        "metrics.csv": lambda path: loggers._read_rows(path, 1000),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["game.npz", "result.json", "config.json", "agent.json", "metrics.csv"]
+)
+def test_fuzzed_files(saved, tmp_path_factory, name):
+    """Item 10: read, or refused in one line; nothing else."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    read = readers(folder, saved)[name]
+    whole = (folder / name).read_bytes()
+    read(folder / name)
+
+    @QUICK
+    @given(st.data())
+    def fuzz(data):
+        (folder / name).write_bytes(mutate(whole, data))
+        try:
+            read(folder / name)
+        except UserError as error:
+            assert len(str(error).splitlines()) <= 1
+
+    fuzz()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 10_000, '{"config": {"groups": 2.5}}'])
+def test_json_that_is_too_much(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError):
+        config.read(tmp_path / "config.json")
+
+
+def test_an_unused_array_is_not_unpacked(tmp_path):
+    recording.write(sample(2), tmp_path / "game.npz")
+    arrays = dict(np.load(tmp_path / "game.npz"))
+    np.savez_compressed(tmp_path / "game.npz", **arrays, unused=np.zeros(10_000_000))
+    kept = recording.read_archive(tmp_path / "game.npz", {"header"})
+    assert list(kept) == ["header"]
+
+
+def start(folder, *argv):
+    with open(folder / "output", "a") as out:
+        return subprocess.Popen(
+            [sys.executable, TRAIN, *argv], cwd=folder, stdout=out, stderr=subprocess.STDOUT
+        )
+
+
+def until(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+ENDLESS = [*TINY_FLAGS, "--steps=1000000", "--core=none", "--run-dir=run", "--save-every=1"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_stop(tmp_path, number):
+    """Item 1: it says that it has saved when it has; the shell's exit code; then killed, resumed."""
+    process = start(tmp_path, *ENDLESS)
+    try:
+        until(lambda: checkpoint.Checkpointer(tmp_path / "run").newest, process)
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+        output = (tmp_path / "output").read_text()
+        assert "Traceback" not in output
+        step = int(re.search(r"saved, the newest checkpoint is step (\d+)", output)[1])
+        assert checkpoint.load_agent(tmp_path / "run")[2].agent_steps == step
+        assert step == checkpoint.Checkpointer(tmp_path / "run").newest
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_stopped_at_the_start(tmp_path):
+    """One line, no folder."""
+    process = start(tmp_path, *ENDLESS)
+    try:
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+        output = (tmp_path / "output").read_text()
+        if "nothing was" in output:
+            assert len(output.split("\n")) <= 4
+            assert not (tmp_path / "run").exists()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_stopped_before_the_first_checkpoint(saved, tmp_path):
+    """Item 4: from the configuration, at step 0."""
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(saved / "config.json", run)
+    assert train_tiny(run, **SMALL, resume=True).counters.agent_steps >= 120
+    os.rename(run, tmp_path / "done")

@@ -109,6 +109,7 @@ import sys
 sys.path.insert(0, "tests")
 import jax
 from maskrl import evaluation
+from samples import agent_with
 
 agent = agent_with()
 params = agent.init_params(jax.random.PRNGKey(0))
@@ -144,6 +145,7 @@ import jax, numpy as np
 from maskrl.actor import make_act
 from maskrl.devices import Devices
 from maskrl.types import TimeStep
+from samples import agent_with
 
 compiled = []
 jax.monitoring.register_event_duration_secs_listener(

@@ -1,4 +1,4 @@
-"""What a hostile tester broke: damage, full disks, two writers, signals. See docs/reliability.md."""
+"""What a hostile tester broke: damage, full disks, two writers, signals; docs/reliability.md."""
 
 import json
 import os
@@ -49,6 +49,10 @@ def flip(path, rng):
     path.write_bytes(content)
 
 
+def assert_one_line(error):
+    assert len(str(error).splitlines()) == 1
+
+
 def damage(folder, cases, seed):
     """Flips one bit in each of so many copies; how many were refused: the rest must be the same."""
     _, expected, info = checkpoint.load_agent(folder)
@@ -61,7 +65,7 @@ def damage(folder, cases, seed):
         try:
             _, params, found = checkpoint.load_agent(folder)
         except UserError as error:
-            assert len(str(error).splitlines()) == 1
+            assert_one_line(error)
             refused += 1
         else:
             assert found == info
@@ -138,7 +142,7 @@ def test_a_failed_save_is_said_and_tried_again(tmp_path, monkeypatch, capsys):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "_write", full)
-    with pytest.raises(Fault, match="the last save failed: .*No space left"):
+    with pytest.raises(Fault, match=r"the last save failed: .*No space left"):
         train_tiny(tmp_path / "run", **SMALL)
     assert checkpoint.Checkpointer(tmp_path / "run").newest is None
     monkeypatch.setattr(checkpoint, "_write", write)
@@ -163,9 +167,12 @@ def test_a_size_limit_ends_in_one_line(saved, tmp_path, limit):
 
 def test_two_writers(tmp_path):
     """Item 7; the lock goes with its holder."""
-    with checkpoint.locked(tmp_path), pytest.raises(UserError, match="another process"):
-        with checkpoint.locked(tmp_path):
-            pass
+    with (
+        checkpoint.locked(tmp_path),
+        pytest.raises(UserError, match="another process"),
+        checkpoint.locked(tmp_path),
+    ):
+        pass
     with checkpoint.locked(tmp_path):
         pass
 
@@ -227,7 +234,7 @@ def test_environments_that_fail(tmp_path, monkeypatch):
         raise RuntimeError("the console is gone")
 
     monkeypatch.setattr(envs.Environments, "_recv", fail)
-    with pytest.raises(Fault, match="EnvPool, Breakout, 2 environments, seed .*console is gone"):
+    with pytest.raises(Fault, match=r"EnvPool, Breakout, 2 environments, seed .*console is gone"):
         train_tiny(tmp_path / "run", **SMALL)
     assert checkpoint.Checkpointer(tmp_path / "run").newest > 0
     monkeypatch.setattr(envs, "STALL_SECONDS", 0.1)
@@ -289,7 +296,7 @@ def test_fuzzed_files(saved, tmp_path_factory, name):
         try:
             read(folder / name)
         except UserError as error:
-            assert len(str(error).splitlines()) <= 1
+            assert_one_line(error)
 
     fuzz()
 
@@ -329,7 +336,7 @@ ENDLESS = [*TINY_FLAGS, "--steps=1000000", "--core=none", "--run-dir=run", "--sa
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_asked_to_stop(tmp_path, number):
-    """Item 1: it says that it has saved when it has; the shell's exit code; then killed, resumed."""
+    """Item 1: it says so once it has saved; the shell's exit code; killed, then resumed."""
     process = start(tmp_path, *ENDLESS)
     try:
         until(lambda: checkpoint.Checkpointer(tmp_path / "run").newest, process)

@@ -90,7 +90,7 @@ def test_train_evaluate_table(here, capsys):
     capsys.readouterr()
     assert evaluate.main(["--mode", "table"]) == 0
     printed = capsys.readouterr().out
-    assert "games of up to 20 agent steps, not to be compared with the paper" in printed
+    assert "games of up to 20 agent steps, not to be compared" in printed
     assert "Breakout      Mask A3C inverse" in printed
     assert max(map(len, printed.splitlines())) <= 80
     assert (here / "results" / "tables.md").read_text().count("###") == 3

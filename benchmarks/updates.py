@@ -22,7 +22,7 @@ from maskrl.errors import UserError, exit_on_user_error
 CHECKOUT = pathlib.Path(__file__).parent.parent
 MOVED = ("moved_torso", "moved_core", "moved_policy", "moved_value")
 SETTINGS = {
-    "literal: 35 groups of 1": ["--groups=35", "--actors-per-group=1"],
+    "literal: 35 groups of 1": ["--preset=paper", "--groups=35", "--actors-per-group=1"],
     "--preset paper: 5 groups of 7": ["--preset=paper"],
     "5 groups of 8, mean of 8": ["--groups=5", "--actors-per-group=8", "--actors-per-update=8"],
 }

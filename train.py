@@ -40,7 +40,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "nu
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line; only the settings that were given are in the result."""
     parser = Parser("train.py", __doc__)
-    parser.add_argument("--preset", choices=config.PRESETS, help="paper: 35 groups of one actor")
+    parser.add_argument("--preset", choices=config.PRESETS, help="paper: its updates to the letter")
     parser.add_argument("--run-dir", type=pathlib.Path, help="[runs/<Game>-<mask>-<seed>]")
     parser.add_argument(
         "--resume",

@@ -56,6 +56,17 @@ class Run:
     def given_up(self) -> bool:
         return self.tries >= TRIES
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another process trains it: one that outlived a campaign that was killed."""
+        if self.process is not None or not self.folder.exists():
+            return False
+        try:
+            with checkpoint.locked(self.folder):
+                return False
+        except UserError:
+            return True
+
     def begin(self, core: int | None, nice: int) -> None:
         """Starts `train.py`, on one core or on all, or goes on with what it has left."""
         if (self.folder / checkpoint.CONFIG).exists():
@@ -91,6 +102,7 @@ class Run:
         rate = float(last.get("steps_per_second", "nan"))
         left = f"{(self.steps - steps) / rate / 3600:6.1f} h left" if rate > 0 else ""
         state = "done" if self.done else "given up" if self.given_up else "waiting"
+        state = "elsewhere" if self.elsewhere else state
         if self.process is not None:
             state = "all cores" if self.core is None else f"core {self.core}"
         life = float(last.get("life_reward") or "nan")
@@ -154,10 +166,12 @@ def carry_on(runs: list[Run], cores: list[int | None], nice: int) -> Iterator[No
         for run in runs:
             if run.process is not None and run.ended():
                 free.append(run.core)
-        waiting = [r for r in runs if r.process is None and not r.done and not r.given_up]
-        while waiting and free:
+        left = [r for r in runs if r.process is None and not r.done and not r.given_up]
+        orphans = [run for run in left if run.elsewhere]
+        waiting = [run for run in left if run not in orphans]
+        while waiting and len(free) > len(orphans):
             waiting.pop(0).begin(free.pop(0), nice)
-        if len(free) == len(cores):
+        if not left and len(free) == len(cores):
             return
         yield
 

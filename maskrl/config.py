@@ -73,6 +73,12 @@ class Config:
         1e-4, "of the shared AMSGrad, for one actor's update", low=0, high=1.0
     )
     adam_eps: float = setting(1e-3, "added to the second moment's root, likewise", low=0, high=1.0)
+    max_gradient_norm: float | None = setting(
+        40.0,
+        "length to which longer gradients are cut. The paper's are never cut; AMSGrad then "
+        "remembers one early spike for ever, and shrinks every later step",
+        low=0,
+    )
     discount: float = setting(0.99, "gamma, per agent step", low=0, high=1)
     gae_lambda: float = setting(1.0, "of the advantage's lambda-return", low=0, high=1)
     entropy_cost: float = setting(0.01, "weight of the policy's entropy", low=0, high=100.0)
@@ -146,7 +152,12 @@ class Config:
 # Sets of defaults; flags override them.
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's 35 workers and updates to the letter, on one device, at the speed of batches.
-    "paper": {"groups": 5, "actors_per_group": 7, "actors_per_update": 1},
+    "paper": {
+        "groups": 5,
+        "actors_per_group": 7,
+        "actors_per_update": 1,
+        "max_gradient_norm": None,
+    },
 }
 
 

@@ -63,12 +63,15 @@ def make_optimiser(config: Config) -> optax.GradientTransformation:
     as far as b steps by one actor's gradient each, *where noise rules the gradient*. Where a signal
     does, it moves less.
     """
-    b = config.actors_per_update
-    return amsgrad(
-        config.learning_rate * math.sqrt(b),
-        config.adam_eps / math.sqrt(b),
-        ADAM_B1**b,
-        ADAM_B2**b,
+    b, longest = config.actors_per_update, config.max_gradient_norm
+    return optax.chain(
+        optax.identity() if longest is None else optax.clip_by_global_norm(longest),
+        amsgrad(
+            config.learning_rate * math.sqrt(b),
+            config.adam_eps / math.sqrt(b),
+            ADAM_B1**b,
+            ADAM_B2**b,
+        ),
     )
 
 

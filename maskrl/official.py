@@ -162,7 +162,9 @@ def compare(params: Params, data: Mapping[str, np.ndarray], game: str) -> dict[s
       of the float32 parameter, which is as well as the data tell it).
     """
     agent, _ = agent_of(params, game, "the agent")
-    config = Config(game=game, learning_rate=LEARNING_RATE, adam_eps=ADAM_EPS)
+    config = Config(
+        game=game, learning_rate=LEARNING_RATE, adam_eps=ADAM_EPS, max_gradient_norm=None
+    )
     errors: dict[str, float] = {}
 
     def absolute(name: str, ours: chex.Array) -> None:

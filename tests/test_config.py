@@ -1,5 +1,6 @@
 """The configuration file; wrong files and values are in test_scripts."""
 
+import dataclasses
 import json
 
 from maskrl import config
@@ -25,8 +26,9 @@ def test_a_file_without_sessions(tmp_path):
 
 
 def test_defaults_are_the_papers():
-    """But for the learning rate and eps, which a batch of 7 actors changes."""
+    """But that long gradients are cut; with the preset they are not."""
     c = Config()
+    assert dataclasses.replace(c, max_gradient_norm=None) == Config(**config.PRESETS["paper"])
     assert c.groups * c.actors_per_group == 35
     assert (c.unroll_length, c.discount, c.gae_lambda) == (20, 0.99, 1.0)
     assert (c.entropy_cost, c.value_cost) == (0.01, 0.5)

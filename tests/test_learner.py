@@ -14,7 +14,7 @@ from maskrl.devices import Devices
 from maskrl.errors import UserError
 from maskrl.types import Snapshot
 
-CONFIG = tiny_config(learning_rate=1e-3, adam_eps=1e-4)
+CONFIG = tiny_config(learning_rate=1e-3, adam_eps=1e-4, max_gradient_norm=None)
 AGENT = agent_with()
 
 
@@ -115,6 +115,23 @@ def test_actors_that_share_an_update():
     moved = flat(state.params) - flat(shared)
     assert np.linalg.norm(moved + step) < 1e-3 * np.linalg.norm(step)
     assert int(state.updates) == 1
+
+
+def test_long_gradients_are_cut():
+    """Each to the longest that is allowed, before AMSGrad sees it; its length is logged uncut."""
+    unroll, shared = random_unroll(AGENT, np.random.default_rng(0), 3, 2), params_of(0)
+    gradients = gradients_at(params_of(1), unroll)
+    lengths = np.array([np.linalg.norm(g) for g in gradients])
+    longest = float(np.median(lengths))
+    config = dataclasses.replace(CONFIG, max_gradient_norm=longest)
+    update = learner.make_update(AGENT, config, Devices(1))
+    state, numbers = update(learner_state(config, shared), snapshot_of(params_of(1)), unroll)
+    np.testing.assert_allclose(numbers["gradient_norm"][:2].ravel(), lengths, rtol=1e-3)
+    cut = [g * min(1, longest / n) for g, n in zip(gradients, lengths, strict=True)]
+    ends = [reference.amsgrad(flat(shared), all_of, 1e-3, 1e-4) for all_of in (cut, gradients)]
+    way = np.linalg.norm(ends[0] - flat(shared))
+    assert np.linalg.norm(flat(state.params) - ends[0]) < 1e-3 * way
+    assert np.linalg.norm(flat(state.params) - ends[1]) > 0.01 * way
 
 
 def test_nothing_is_donated(update):

@@ -1,0 +1,228 @@
+"""Campaigns of runs, with a stand-in for `train.py`; and an agent that comes with the project."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from samples import train_tiny
+
+from benchmarks import campaign, ship
+from maskrl import checkpoint, curves, evaluation, tables
+from maskrl.errors import UserError
+
+# Trains nothing: "saves" 10 steps at once, and 100 when asked to stop; the run of seed 9 fails.
+TRAIN = """
+import pathlib, signal, sys, time
+flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+run = pathlib.Path(flags.get("--run-dir") or flags["--resume"])
+(run / "checkpoints").mkdir(parents=True, exist_ok=True)
+(run / "config.json").touch()
+def save(steps):
+    (run / "checkpoints" / str(steps)).mkdir(exist_ok=True)
+def stop(*_):
+    save(100)
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+with open(run / "calls", "a") as file:
+    print(*sys.argv[1:], file=file)
+if run.name.endswith("-9"):
+    sys.exit(1)
+save(10)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def trainer(tmp_path, monkeypatch):
+    """The folder of the stand-in."""
+    (tmp_path / "train.py").write_text(TRAIN)
+    monkeypatch.setattr(campaign, "CHECKOUT", tmp_path)
+    return tmp_path
+
+
+def listed(folder, *lines):
+    path = folder / "list.txt"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_list_is_read(tmp_path):
+    path = listed(
+        tmp_path,
+        "# first",
+        "--game breakout --steps 5 --precision bfloat16",
+        "",
+        "--game Pong --mask none --seed 3 --steps 7  # last",
+    )
+    first, last = campaign.read(path, tmp_path / "runs")
+    assert first.folder == tmp_path / "runs" / "Breakout-both-0"
+    assert first.flags[-2:] == ["--precision", "bfloat16"]
+    assert (last.folder.name, last.steps) == ("Pong-none-3", 7)
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["--game Breakout"], "line 1: .*--steps"),
+        (["", "--game Brakeout --steps 1"], "line 2: .*Breakout"),
+        (["--game Pong --steps 1", "--game pong --steps 2"], "line 2: .*twice"),
+    ],
+)
+def test_wrong_lists(tmp_path, lines, says):
+    with pytest.raises(UserError, match=says):
+        campaign.read(listed(tmp_path, *lines), tmp_path)
+
+
+def test_two_runs_at_a_time_until_all_are_done(trainer):
+    """A core each; the third begins where the first ends; one that fails thrice is given up."""
+    path = listed(
+        trainer,
+        *(f"--game Pong --seed {seed} --steps {100 if seed < 9 else 5}" for seed in (0, 9, 1)),
+    )
+    core = min(os.sched_getaffinity(0))
+    runs = campaign.read(path, trainer / "runs")
+    first, failing, last = runs
+    going = campaign.carry_on(runs, [core, core], nice=7)
+    next(going)
+    assert [run.core for run in runs] == [core, core, None]
+    assert last.process is None
+    until(lambda: first.saved == 10)
+    assert os.sched_getaffinity(first.process.pid) == {core}
+    assert os.getpriority(os.PRIO_PROCESS, first.process.pid) == 7
+    first.process.send_signal(signal.SIGTERM)
+    until(lambda: next(going) or (last.process and last.saved == 10))
+    until(lambda: next(going) or failing.given_up)
+    campaign.stop(runs)
+    assert list(going) == []
+    assert first.done
+    assert last.done
+    assert len((failing.folder / "calls").read_text().splitlines()) == campaign.TRIES
+    assert "given up" in failing.status()
+
+
+def test_it_goes_on_with_what_there_is(trainer):
+    run = campaign.read(listed(trainer, "--game Pong --steps 1000"), trainer / "runs")[0]
+    calls = run.folder / "calls"
+    for number in (1, 2):
+        run.begin(None, 5)
+        until(lambda: calls.exists() and len(calls.read_text().splitlines()) == number)  # noqa: B023
+        campaign.stop([run])
+        assert run.ended()
+    new, resumed = calls.read_text().splitlines()
+    assert new == f"--game Pong --steps 1000 --run-dir {run.folder}"
+    assert resumed == f"--resume {run.folder} --steps 1000"
+
+
+def test_a_run_that_outlived_its_campaign_is_left_alone(trainer):
+    """Until it has ended; its core counts as taken."""
+    path = listed(trainer, "--game Pong --steps 100", "--game Pong --seed 1 --steps 100")
+    runs = campaign.read(path, trainer / "runs")
+    runs[0].folder.mkdir(parents=True)
+    with checkpoint.locked(runs[0].folder):
+        going = campaign.carry_on(runs, [None, None], nice=5)
+        next(going)
+        assert runs[0].process is None
+        assert "elsewhere" in runs[0].status()
+        assert runs[1].process is not None
+    next(going)
+    assert runs[0].process is not None
+    until(lambda: all(run.saved == 10 for run in runs))
+    campaign.stop(runs)
+
+
+def test_status(tmp_path):
+    """Steps and speed of the newest row, the last evaluation, the hours left."""
+    run = campaign.read(listed(tmp_path, "--game Pong --steps 4600"), tmp_path)[0]
+    run.folder.mkdir()
+    (run.folder / "metrics.csv").write_text(
+        "agent_steps,steps_per_second,life_reward,eval_score_mean\n"
+        "500,2,0.5,\n900,,,7.25\n1000,1,0.75,\n"
+    )
+    status = run.status()
+    for part in ("Pong-both-0", "waiting", "0.001 of", "1 steps/s", "0.75", "7.2", "1.0 h left"):
+        assert part in status
+
+
+def test_stopping_the_command(trainer):
+    """SIGTERM to the campaign: its runs save and end, and so does it."""
+    path = listed(trainer, "--game Pong --steps 1000")
+    code = (
+        "import pathlib, sys; from benchmarks import campaign; "
+        f"campaign.CHECKOUT = pathlib.Path({str(trainer)!r}); "
+        "sys.exit(campaign.main(sys.argv[1:]))"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(path),
+        "--runs",
+        str(trainer / "runs"),
+        "--jobs",
+        "1",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    run = campaign.read(path, trainer / "runs")[0]
+    until(lambda: run.saved == 10)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 130
+    assert run.saved == 100
+
+
+def test_an_agent_is_shipped(tmp_path, monkeypatch):
+    """A run's agent with its games, its card, its curve; tables and curves read them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    run = tmp_path / "runs" / "Breakout-both-0"
+    train_tiny(run, eval_every=60, log_seconds=0.0, core="none")
+    monkeypatch.setattr(ship, "EPISODES", 2)
+    short = {
+        name: evaluation.How(mode=how.mode, sample=how.sample, seed=5, max_episode_steps=30)
+        for name, how in ship.PLAYS.items()
+    }
+    monkeypatch.setattr(ship, "PLAYS", short)
+    assert ship.main([str(run)]) == 0
+    folder = tmp_path / "agents" / "Breakout-both"
+    _, _, info = checkpoint.load_agent(folder)
+    results = tables.read_results(sorted(folder.glob("results/*.json")))
+    assert {(r["mode"], r["sample"]) for r in results} == {
+        ("normal", False),
+        ("normal", True),
+        ("inverse", False),
+        ("random", False),
+    }
+    assert all(r["agent_steps"] == info.agent_steps for r in results)
+    card = json.loads((folder / "card.json").read_text())
+    assert card["chosen"].startswith("the best of the run's evaluations, 30 greedy games")
+    assert 0 < card["hours"] < 1
+    assert curves.by_game([folder]).keys() <= {"Breakout"}
+    text = (tmp_path / "agents" / "README.md").read_text()
+    assert f"| Breakout-both | {info.agent_steps:,} |" in text
+    assert "python train.py --game Breakout --core none" in text
+    assert str(tmp_path) not in text + (folder / "card.json").read_text()
+
+
+def test_metrics_are_thinned(tmp_path, monkeypatch):
+    """Every evaluation stays, and so many of the other rows."""
+    monkeypatch.setattr(ship, "ROWS", 10)
+    rows = [{"agent_steps": n, "eval_score_mean": 5 if n == 33 else ""} for n in range(100)]
+    with open(tmp_path / "all.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    ship.thin(tmp_path / "all.csv", tmp_path / "few.csv")
+    with open(tmp_path / "few.csv", newline="") as file:
+        kept = [int(row["agent_steps"]) for row in csv.DictReader(file)]
+    assert kept == sorted([*range(0, 100, 10), 33])

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import CHECKOUT
@@ -31,7 +32,7 @@ def change(count):
     assert devices.count == count
     update = learner.make_update(agent, config, devices)
     new, metrics = update(
-        devices.replicate(state), devices.replicate(snapshot), devices.split(unroll)
+        devices.replicate(state), devices.replicate(snapshot), devices.put(unroll)
     )
     for leaf in jax.tree.leaves(new.params):
         assert count == 1 or np.all(np.asarray(leaf) == np.asarray(leaf)[0])
@@ -104,6 +105,23 @@ def test_environments_share_the_cores_of_the_process(monkeypatch, cores, sets, e
     assert devices.threads(sets) == each
 
 
+@pytest.mark.parametrize(
+    ("platforms", "plugins", "tuned"),
+    [("cpu", True, True), (None, False, True), (None, True, False), ("cuda,cpu", False, False)],
+)
+def test_only_a_cpu_is_tuned(monkeypatch, platforms, plugins, tuned):
+    """glibc's one arena would have an accelerator's threads wait for each other."""
+    called = []
+    libc = SimpleNamespace(mallopt=lambda option, value: called.append((option, value)))
+    monkeypatch.setattr("ctypes.CDLL", lambda _: libc)
+    settings = SimpleNamespace(jax_platforms=platforms, jax_num_cpu_devices=2)
+    monkeypatch.setattr("jax.config", settings)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: ["cuda"] * plugins)
+    devices.use_cores()
+    assert bool(called) == tuned
+    assert ((-8, 1) in called) == tuned
+
+
 EVALUATE = """
 import sys
 sys.path.insert(0, "tests")
@@ -123,7 +141,7 @@ def play():
 
 several = play()
 first = jax.local_devices()[:1]
-jax.local_devices = lambda: first
+jax.local_devices = lambda **_: first
 alone = play()
 print(several.scores.tolist() == alone.scores.tolist())
 print(several.lengths.tolist() == alone.lengths.tolist())
@@ -145,12 +163,8 @@ import jax, numpy as np
 from maskrl.actor import make_act
 from maskrl.devices import Devices
 from maskrl.types import TimeStep
-from samples import agent_with
+from samples import agent_with, compilations
 
-compiled = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
-)
 devices = Devices(2)
 agent = agent_with()
 params, key = devices.replicate(
@@ -160,9 +174,10 @@ state = devices.put(jax.tree.map(np.asarray, agent.init_state(np.arange(4))))
 zeros = np.zeros(4, np.float32)
 timestep = TimeStep(np.zeros((4, 210, 160), np.uint8), zeros, zeros, zeros > 0)
 act = make_act(agent, devices)
-for _ in range(3):
-    state, *_ = act(params, state, devices.split(timestep), key)
-    print(len(compiled))
+with compilations() as compiled:
+    for _ in range(3):
+        state, *_ = act(params, state, devices.put(timestep), key)
+        print(len(compiled))
 """
 
 

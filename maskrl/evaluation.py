@@ -256,7 +256,7 @@ def _chooser(agent: Agent, devices: Devices, how: How) -> Callable:
             actions = agent.spec.num_actions
             return lambda state, timestep, playing: (
                 state,
-                devices.split(rng.integers(actions, size=len(playing))),
+                devices.put(rng.integers(actions, size=len(playing))),
             )
 
         return start_random
@@ -287,13 +287,15 @@ def _chooser(agent: Agent, devices: Devices, how: How) -> Callable:
         return jax.lax.fori_loop(0, passes, step_few, (state, jnp.zeros(rows, jnp.int32)))
 
     compiled = devices.compile(step_playing)
+    key = devices.replicate(np.asarray(jax.random.PRNGKey(how.seed)))
 
     def start(params: Params) -> Callable:
-        key = np.asarray(jax.random.PRNGKey(how.seed))
-        params, key = devices.replicate((params, key))
+        params = devices.replicate(params)
 
         def choose(state: ActorState, timestep: TimeStep, playing: np.ndarray):
-            return compiled(params, state, devices.split(timestep), key, devices.split(playing))
+            seen = timestep.replace(reward=None, discount=None)
+            seen, playing = devices.put((seen, playing))
+            return compiled(params, state, seen, key, playing)
 
         return choose
 
@@ -339,10 +341,6 @@ def record(
     make = functools.partial(
         Environments, spec.game, 1, first, max_episode_steps=how.max_episode_steps
     )
-    envs = make(rgb=spec.frames == "rgb")
-    # An agent that sees luminance plays a twin of the game, step by step the same, whose colours
-    # are recorded.
-    colour = envs if spec.frames == "rgb" else make(rgb=True)
     key, rng = jax.random.PRNGKey(how.seed), np.random.default_rng(how.seed)
     params = jax.device_put(params)
 
@@ -351,7 +349,13 @@ def record(
     frames = np.empty((how.max_episode_steps + 1, 210, 160, 3), np.uint8)
     state = agent.init_state(np.arange(1))
     bar = tqdm(unit=" steps", disable=not progress, dynamic_ncols=True)
-    with bar, contextlib.closing(envs), contextlib.closing(colour):
+    with bar, contextlib.ExitStack() as stack:
+        envs = stack.enter_context(contextlib.closing(make(rgb=spec.frames == "rgb")))
+        colour = envs
+        if spec.frames != "rgb":
+            # An agent that sees luminance plays a twin of the game, step by step the same, whose
+            # colours are recorded.
+            colour = stack.enter_context(contextlib.closing(make(rgb=True)))
         row = envs.reset()
         shown = row if colour is envs else colour.reset()
         while True:

@@ -25,8 +25,9 @@ def test_a_file_without_sessions(tmp_path):
 
 
 def test_defaults_are_the_papers():
-    """But for the learning rate and eps, which a batch of 7 actors changes."""
+    """To the letter: its 35 workers, each with updates of its own."""
     c = Config()
+    assert (c.actors_per_update, c.learning_rate, c.adam_eps) == (1, 1e-4, 1e-3)
     assert c.groups * c.actors_per_group == 35
     assert (c.unroll_length, c.discount, c.gae_lambda) == (20, 0.99, 1.0)
     assert (c.entropy_cost, c.value_cost) == (0.01, 0.5)

@@ -92,9 +92,14 @@ class Devices:
         )
 
     def _put_rows(self, tree: Any) -> Any:
-        return jax.tree.map(
-            lambda x: jax.make_array_from_process_local_data(self._rows, np.asarray(x)), tree
-        )
+        """Arrays [D, ...] of this host, a row onto each of its devices."""
+
+        def put(x: np.ndarray) -> jax.Array:
+            rows = [jax.device_put(x[n : n + 1], device) for n, device in enumerate(self.devices)]
+            shape = (self._mesh.size, *x.shape[1:])
+            return jax.make_array_from_single_device_arrays(shape, self._rows, rows)
+
+        return jax.tree.map(put, tree)
 
     def merge(self, tree: Any) -> Any:
         """The inverse of `put`, as NumPy arrays, in one fetch."""

@@ -88,6 +88,9 @@ class Player:
         self._share = np.full(count, episodes // count) + (np.arange(count) < episodes % count)
         self._devices = Devices(count, alone=True)
         self._start = _chooser(agent, self._devices, how)
+        # Of every environment, and of those that fill a table up.
+        actors = np.arange(count + self._devices.count)
+        self._fresh = jax.tree.map(np.asarray, agent.init_state(actors))
 
     def play(
         self,
@@ -108,7 +111,9 @@ class Player:
         with contextlib.ExitStack() as stack:
             tables = [
                 stack.enter_context(
-                    _Table(self._agent, self._how, devices, choose, ids, self._share[ids])
+                    _Table(
+                        self._agent, self._how, devices, choose, self._fresh, ids, self._share[ids]
+                    )
                 )
                 for ids in parts
             ]
@@ -174,6 +179,7 @@ class _Table:
         how: How,
         devices: Devices,
         choose: Callable,
+        fresh: ActorState,
         ids: np.ndarray,
         share: np.ndarray,
     ):
@@ -188,8 +194,7 @@ class _Table:
         )
         self._devices, self._choose = devices, choose
         self._share = np.pad(share, (0, size - len(ids)))
-        state = agent.init_state(np.arange(first, first + size))
-        self._state = devices.put(jax.tree.map(np.asarray, state))
+        self._state = devices.put(jax.tree.map(lambda x: x[first : first + size], fresh))
         self._score, self._length = np.zeros(size), np.zeros(size, np.int64)
         self._timestep: TimeStep | None = None
         self._action: jax.Array | None = None

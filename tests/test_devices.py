@@ -63,6 +63,46 @@ def run_on_devices(count: int, code: str, *argv: str) -> str:
     return done.stdout
 
 
+TRAVEL = """
+import jax, numpy as np
+from maskrl.devices import Devices
+
+devices, alone = Devices(3), Devices(1)
+actors = {"numbers": np.arange(6, dtype=np.float32), "flags": np.arange(12).reshape(6, 2) > 4}
+params = {"weights": np.ones((2, 3), np.float32), "updates": np.int32(7)}
+
+
+def check(devices, actors, params):
+    on = devices.put(actors)
+    same = devices.replicate(params)
+    step = devices.compile(lambda p, a: (p, {**a, "numbers": a["numbers"] + p["updates"]}))
+    for _ in range(3):
+        same, on = step(same, on)
+    every = devices.compile(lambda a: (devices.gather(a["numbers"]), devices.most(a["numbers"][0])))
+    gathered, most = devices.first(every(on))
+    back, same = devices.merge(on), devices.first(same)
+    np.testing.assert_array_equal(back["numbers"], actors["numbers"] + 21)
+    np.testing.assert_array_equal(back["flags"], actors["flags"])
+    np.testing.assert_array_equal(same["weights"], params["weights"])
+    assert same["updates"] == 7 and step._cache_size() == 1
+    return gathered.tolist(), most.tolist()
+
+
+with jax.transfer_guard("disallow"):
+    print(check(devices, actors, params))
+    print(check(alone, actors, params))
+assert devices.actors(2) == 6 and alone.actors(6) == 6
+"""
+
+
+def test_what_goes_to_the_devices_and_back():
+    """On one and on several: nothing travels unsaid, and a function's own results compile once."""
+    several, one = run_on_devices(3, TRAVEL).splitlines()
+    everyone = [21.0 + n for n in range(6)]
+    assert several == f"({everyone}, 25.0)"
+    assert one == f"({everyone}, 21.0)"
+
+
 @pytest.mark.parametrize("shared", [1, 2, 8])
 def test_two_and_eight_devices_update_like_one(shared):
     """The same state, snapshot and unroll: less than 1e-4 of the update's own norm apart.

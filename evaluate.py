@@ -71,7 +71,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="of the inputs of matrix products on a CPU [float32]",
     )
     add(
-        "--max-episode-steps", type=int, default=EPISODE_STEPS, help="agent steps of a game [10000]"
+        "--max-episode-steps",
+        type=int,
+        default=EPISODE_STEPS,
+        help="agent steps [10000]",
     )
     report.add_flags(parser)
     add(
@@ -137,7 +140,11 @@ def find_agent(args: argparse.Namespace):
     agent, params, info = checkpoint.load_agent(folder, args.precision)
     if game and info.game != game:
         raise UserError(f"the agent in {folder} plays {info.game}, not {game}")
-    print(f"agent: {folder} ({info.game}, mask {info.mask}, {info.agent_steps} steps)")
+    best = "" if info.score is None else f", the best by evaluation, {info.score:.1f}"
+    print(f"agent: {folder} ({info.game}, mask {info.mask}, step {info.agent_steps}{best})")
+    newest = checkpoint.Checkpointer(folder).newest or 0
+    if newest > info.agent_steps:
+        print(f"there is a newer one: --agent {folder / checkpoint.CHECKPOINTS / str(newest)}")
     return agent, params, info
 
 

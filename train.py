@@ -33,6 +33,7 @@ from maskrl.checkpoint import RUNS
 from maskrl.cli import Parser, add_config_flags
 from maskrl.envs import game_name
 from maskrl.errors import Fault, UserError, exit_on_user_error
+from maskrl.metrics import NotFinite
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "numpy")
 
@@ -40,7 +41,9 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "nu
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line; only the settings that were given are in the result."""
     parser = Parser("train.py", __doc__)
-    parser.add_argument("--preset", choices=config.PRESETS, help="paper: its updates to the letter")
+    parser.add_argument(
+        "--preset", choices=config.PRESETS, help="paper: its 35 workers, as 5 groups of 7"
+    )
     parser.add_argument("--run-dir", type=pathlib.Path, help="[runs/<Game>-<mask>-<seed>]")
     parser.add_argument(
         "--resume",
@@ -178,7 +181,7 @@ def train(settings: config.Config, run: pathlib.Path, resume: bool, signals: Sig
     except KeyboardInterrupt:
         print(f"interrupted and saved, {trainer.newest}; {go_on}")
         return 130 if signals is None or signals.received is None else signals.exit_code
-    except Fault as error:
+    except (Fault, NotFinite) as error:
         raise type(error)(f"{error}; {trainer.newest}; {go_on}") from error
     if hosts.is_first():
         print(f"done: python evaluate.py --agent {run}")

@@ -2,6 +2,7 @@
 
     python -m benchmarks [--game SpaceInvaders] [--precision float32] [--output F.json]
     python -m benchmarks --groups 1 5 --actors-per-group 8 16 --devices 1 2 --output F.json
+    python -m benchmarks --loop                 # what Python alone would allow
     python -m benchmarks --profile FOLDER
 
 The floors are EnvPool alone, and a float32 matrix product of this machine: a frame costs 114 MFLOP
@@ -10,6 +11,9 @@ floor of training and of evaluation is the sum of both times; with one it is the
 (Products in bfloat16 can pass a float32 floor.) Every number is the median of
 several rounds, and each round measures every part once, so that a change of the machine's speed
 hits all of them.
+
+`--loop` measures the training loop with 8, 32 and 128 actors per group where neither games nor the
+network cost anything: what is left is Python, and jax's handing out of work.
 
 Several values of `--groups`, `--actors-per-group` or `--devices` measure the training loop at every
 combination instead, beside EnvPool alone with as many environments as a group has.
@@ -30,6 +34,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -38,13 +43,14 @@ from tqdm import tqdm
 
 from maskrl import devices, evaluation, files, learner
 from maskrl.actor import ActorGroup, make_act
-from maskrl.agent import AgentSpec, make_agent
+from maskrl.agent import Agent, agent_of
 from maskrl.config import Config
 from maskrl.devices import Devices
-from maskrl.envs import Environments, game_name
+from maskrl.envs import Environments, Row, game_name
 from maskrl.errors import UserError, exit_on_user_error
+from maskrl.networks import NetworkOutput
 from maskrl.training import Trainer
-from maskrl.types import Unroll
+from maskrl.types import ActorState, Carry, Params, TimeStep, Unroll
 
 FORWARD, BACKWARD = 114e6, 228e6  # floating-point operations of a frame
 SECONDS = 3.0  # that a part is measured for, in each round
@@ -66,14 +72,7 @@ class Parts:
         actors = config.actors_per_group
         self.envs = Environments(config.game, actors, 0, threads=devices.threads(1))
         self.row = self.envs.reset()
-        spec = AgentSpec(
-            game=config.game,
-            num_actions=self.envs.num_actions,
-            mask=config.mask,
-            core=config.core,
-            frames=config.frames,
-        )
-        self.agent = make_agent(spec, config.precision)
+        self.agent = agent_of(config)
         replicate = self.devices.replicate
         self.state = replicate(
             jax.tree.map(np.asarray, learner.init(self.agent, config, jax.random.PRNGKey(0)))
@@ -127,7 +126,7 @@ class Parts:
     def acting(self) -> float:
         """`Agent.step` of the group; agent steps."""
         state = self.devices.put(self.actor_state)
-        timestep = self.devices.split(self.row.timestep)
+        timestep = self.devices.put(self.row.timestep.replace(reward=None, discount=None))
 
         def work() -> int:
             _, action, *_ = self.act(self.state.params, state, timestep, self.key)
@@ -175,6 +174,72 @@ def matrix_product() -> float:
         return 2 * size**3
 
     return rate(work, 1.0)
+
+
+class NoGames:
+    """B environments in which nothing happens, at once."""
+
+    def __init__(self, num_envs: int):
+        self.num_envs = num_envs
+        flags, numbers = np.zeros(num_envs, bool), np.zeros(num_envs, np.float32)
+        frame = np.zeros((num_envs, 210, 160), np.uint8)
+        lives, ram = np.zeros(num_envs, np.int32), np.zeros((num_envs, 128), np.uint8)
+        timestep = TimeStep(frame, reward=numbers, discount=numbers + 1, is_first=flags)
+        self._row = Row(timestep, done=flags, game_over=flags, lives=lives, ram=ram)
+
+    def reset(self) -> Row:
+        return self._row
+
+    def send(self, action: np.ndarray) -> None:
+        pass
+
+    def recv(self) -> Row:
+        return self._row
+
+    def close(self) -> None:
+        pass
+
+
+class NoNetwork(Agent):
+    """A policy and a value that look at nothing and remember nothing."""
+
+    def init_params(self, key: jax.Array) -> Params:
+        return {"policy": jnp.zeros(self.spec.num_actions), "value": jnp.zeros(())}
+
+    def init_state(self, actors: jax.Array) -> ActorState:
+        nothing = jnp.zeros((len(actors), 1))
+        return super().init_state(actors).replace(carry=Carry(nothing, nothing))
+
+    def observe(self, state: ActorState, frame: jax.Array) -> tuple[ActorState, jax.Array]:
+        return state, jnp.zeros((len(frame), 1))
+
+    def apply(self, params: Params, observation: jax.Array, carry: Carry, *_: Any, **__: Any):
+        rows = observation.shape[:2]
+        absent = {field.name: None for field in dataclasses.fields(NetworkOutput)}
+        said = {
+            "logits": jnp.broadcast_to(params["policy"], (*rows, self.spec.num_actions)),
+            "value": jnp.broadcast_to(params["value"], rows),
+        }
+        return NetworkOutput(**absent | said), carry
+
+
+def loop_alone(actors: int) -> float:
+    """Agent steps per second of the training loop, on one device, without games and network."""
+    config = Config(actors_per_group=actors, eval_every=0)
+    with (
+        mock.patch("maskrl.training.environments_of", return_value=NoGames(actors)),
+        mock.patch("maskrl.training.agent_of", lambda c: NoNetwork(**vars(agent_of(c)))),
+    ):
+        return statistics.median(training(config, 1, 1000.0 * actors))
+
+
+def measure_loop() -> dict[str, float]:
+    """`loop_alone` for several numbers of actors, printed as a table."""
+    rates = {str(actors): loop_alone(actors) for actors in (8, 32, 128)}
+    print(f"{'actors':>8}{'steps/s':>12}")
+    for actors, steps in rates.items():
+        print(f"{actors:>8}{steps:12.0f}")
+    return rates
 
 
 def training(config: Config, device_count: int, expected: float) -> list[float]:
@@ -302,6 +367,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--devices", type=int, nargs="+", help="local devices that share the actors [all]")
     add("--precision", default=Config.precision)
     add("--rounds", type=int, default=3, help="the median of so many [3]")
+    add("--loop", action="store_true", help="the loop without games and network")
     add("--profile", type=pathlib.Path, help="trace an unroll and an update into this folder")
     add("--output", type=pathlib.Path, help="JSON file")
     args = parser.parse_args(argv)
@@ -332,7 +398,9 @@ def main(argv: list[str] | None = None) -> int:
                 f"tensorboard --logdir {args.profile}, or ui.perfetto.dev: perfetto_trace.json.gz"
             )
             return 0
-        if len(settings) > 1:
+        if args.loop:
+            results = {"loop": measure_loop()}
+        elif len(settings) > 1:
             results = {"sweep": measure_sweep(settings)}
         else:
             results = measure_parts(*settings[0], args.rounds)

@@ -11,7 +11,7 @@ import numpy as np
 from maskrl.agent import Agent
 from maskrl.devices import Devices
 from maskrl.envs import Environments, Row
-from maskrl.types import ActorState, Snapshot, Unroll
+from maskrl.types import ActorState, Snapshot, TimeStep, Unroll
 
 
 def make_act(agent: Agent, devices: Devices) -> Callable:
@@ -60,6 +60,7 @@ class ActorGroup:
         self._score, self._life_reward, self._life_steps = np.zeros((3, envs.num_envs))
         self._to_send: chex.Array | None = None
         self._row: Row | None = None
+        self._seen: TimeStep | None = None  # what acting needs of the row, on the devices
         self._clear()
 
     @property
@@ -76,15 +77,15 @@ class ActorGroup:
             row = self._envs.recv()
         self._count(row)
         self._row = row
+        self._seen = self._devices.put(row.timestep.replace(reward=None, discount=None))
         self._timesteps.append(row.timestep.replace(frame=None))
 
     def act(self) -> None:
         """Dispatches the choice of the next actions."""
-        timestep = self._devices.split(self._row.timestep)
         if not self._observations:
             self._initial_carry = self.state.carry
         self.state, action, observation, saved = self._act(
-            self.snapshot.params, self.state, timestep, self._key
+            self.snapshot.params, self.state, self._seen, self._key
         )
         self._actions.append(action)
         self._observations.append(observation)
@@ -99,7 +100,6 @@ class ActorGroup:
 
     def collected(self) -> Unroll:
         """The finished unroll; the next one begins."""
-        frame = self._devices.split(self._row.timestep.frame)
         # Three arrays, actors first, reach the devices sooner than three times T + 1.
         timesteps = jax.tree.map(lambda *rows: np.stack(rows, axis=1), *self._timesteps)
         unroll = Unroll(
@@ -108,8 +108,8 @@ class ActorGroup:
             observations=self._observations,
             actions=self._actions,
             saved=self._saved,
-            timesteps=self._devices.split(timesteps),
-            last_frame=frame,
+            timesteps=self._devices.put(timesteps),
+            last_frame=self._seen.frame,
         )
         self._clear()
         self._timesteps.append(self._row.timestep.replace(frame=None))

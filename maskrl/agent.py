@@ -6,6 +6,7 @@ observations `step` has already made.
 
 import dataclasses
 import functools
+import sys
 
 import chex
 import flax.struct
@@ -13,6 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from maskrl import preprocess
+from maskrl.config import PRECISIONS, Config
+from maskrl.envs import num_actions
 from maskrl.networks import (
     CORE_CHANNELS,
     MASK_CELLS,
@@ -148,18 +151,36 @@ def make_agent(spec: AgentSpec, precision: str = "float32") -> Agent:
 
     Args:
       precision: of the inputs of matrix products on a CPU, float32 or bfloat16. An accelerator has
-        good convolutions of its own, and its own default precision.
+        good convolutions of its own, and its own default precision: that is said.
     """
+    on_cpu = jax.default_backend() == "cpu"
+    if not on_cpu and precision != PRECISIONS[0]:
+        print(
+            f"--precision {precision} is for CPUs: here JAX_DEFAULT_MATMUL_PRECISION rules",
+            file=sys.stderr,
+        )
     network = Network(
         num_actions=spec.num_actions,
         mask_policy=spec.has_mask("policy"),
         mask_value=spec.has_mask("value"),
         core=spec.core,
-        kernels=precision if jax.default_backend() == "cpu" else "plain",
+        kernels=precision if on_cpu else "plain",
     )
     # Subclasses say more than an agent is.
     spec = AgentSpec(**{f.name: getattr(spec, f.name) for f in dataclasses.fields(AgentSpec)})
     return Agent(spec=spec, network=network, crop=preprocess.crop_of(spec.game))
+
+
+def agent_of(config: Config) -> Agent:
+    """The agent that a run trains."""
+    spec = AgentSpec(
+        game=config.game,
+        num_actions=num_actions(config.game),
+        mask=config.mask,
+        core=config.core,
+        frames=config.frames,
+    )
+    return make_agent(spec, config.precision)
 
 
 def init_carry(batch_size: int) -> Carry:

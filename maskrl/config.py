@@ -136,12 +136,11 @@ class Config:
         """Agent steps of one unroll of all actors."""
         return self.groups * self.actors_per_group * self.unroll_length
 
-    def next_evaluation(self, last: int) -> float:
-        """The agent steps at which an evaluation is due, after one at `last` (0: none yet)."""
+    def evaluation_interval(self, last: int) -> float:
+        """Agent steps between evaluations, after one at `last` (0: none yet)."""
         if self.eval_every == 0:
             return math.inf
-        every = self.eval_every or (250_000 if last < 2_000_000 else 2_000_000)
-        return (last // every + 1) * every
+        return self.eval_every or (250_000 if last < 2_000_000 else 2_000_000)
 
     @property
     def run_name(self) -> str:

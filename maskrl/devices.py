@@ -6,9 +6,14 @@ function gathers with `Devices.gather`.
 
 On H hosts (`hosts`) D are a host's own devices, its actors are `[B / H, ...]`, and
 `Devices.gather` gathers from the devices of all hosts.
+
+What goes to the devices and back is said: `put`, `replicate`, `merge`, `first`. Compiled functions
+take and return arrays that are there, so that nothing travels unseen.
 """
 
 import ctypes
+import importlib.metadata
+import importlib.util
 import os
 from collections.abc import Callable
 from typing import Any
@@ -28,19 +33,25 @@ class Devices:
     def __init__(self, count: int | None = None, *, alone: bool = False):
         self.devices = jax.local_devices()[:count]
         self.count = len(self.devices)
-        self._hosts = [jax.process_index()] if alone else range(jax.process_count())
-        self._one = self.count * len(self._hosts) == 1
-
-    def compile(self, function: Callable) -> Callable:
-        """`jit` on one device, `pmap` on several."""
-        if self._one:
-            return jax.jit(function)
+        hosts = [jax.process_index()] if alone else range(jax.process_count())
         everywhere = [
             device
-            for host in self._hosts
+            for host in hosts
             for device in jax.local_devices(process_index=host)[: self.count]
         ]
-        return jax.pmap(function, axis_name=_AXIS, devices=everywhere)
+        self._everywhere = everywhere
+        self._one = len(everywhere) == 1
+        self._place = self.compile(lambda tree: tree)
+
+    def compile(self, function: Callable) -> Callable:
+        """`jit` on one device, `pmap` on several.
+
+        The function takes arrays that `put` and `replicate` gave, or that compiled functions
+        returned.
+        """
+        if self._one:
+            return jax.jit(function)
+        return jax.pmap(function, axis_name=_AXIS, devices=self._everywhere)
 
     def gather(self, tree: Any) -> Any:
         """Inside a compiled function: arrays [n, ...] of every device -> [D n, ...] of all.
@@ -57,39 +68,44 @@ class Devices:
 
     def actors(self, here: int) -> int:
         """So many actors on every device are how many in all."""
-        return here if self._one else here * self.count * len(self._hosts)
-
-    def replicate(self, tree: Any) -> Any:
-        """Host arrays -> the same on every device."""
-        if self._one:
-            return jax.device_put(tree, self.devices[0])
-        tree = jax.tree.map(lambda x: np.broadcast_to(x, (self.count, *np.shape(x))), tree)
-        return self.compile(lambda x: x)(tree)
-
-    def first(self, tree: Any) -> Any:
-        """One device's copy of a replicated tree, as NumPy arrays."""
-        return jax.tree.map(lambda x: np.asarray(x if self._one else x[0]), tree)
-
-    def split(self, tree: Any) -> Any:
-        """Arrays of this host's actors [B, ...] -> what a compiled function takes."""
-        if self._one:
-            return tree
-        return jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), tree)
+        return here * len(self._everywhere)
 
     def put(self, tree: Any) -> Any:
-        """As `split`, and onto the devices: what compiled functions return, and take back.
-
-        From host arrays first and from their own results later, they would be compiled twice.
-        """
+        """Host arrays of this host's actors [B, ...], onto the devices."""
         if self._one:
             return jax.device_put(tree, self.devices[0])
-        return self.compile(lambda x: x)(self.split(tree))
+        return self._put_rows(jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), tree))
+
+    def replicate(self, tree: Any) -> Any:
+        """Host arrays, the same onto every device."""
+        if self._one:
+            return jax.device_put(tree, self.devices[0])
+        return self._put_rows(
+            jax.tree.map(lambda x: np.broadcast_to(x, (self.count, *np.shape(x))), tree)
+        )
+
+    def _put_rows(self, tree: Any) -> Any:
+        """Arrays [D, ...] of this host, a row onto each of its devices, as pmap lays them."""
+        with jax.transfer_guard("allow"):
+            return self._place(tree)
 
     def merge(self, tree: Any) -> Any:
-        """The inverse of `split`, as NumPy arrays."""
+        """The inverse of `put`, as NumPy arrays, in one fetch."""
         if self._one:
-            return jax.tree.map(np.asarray, tree)
-        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
+            return jax.device_get(tree)
+        shards = jax.tree.map(lambda x: [shard.data for shard in x.addressable_shards], tree)
+        return jax.tree.map(
+            lambda x, parts: np.concatenate([part.reshape(x.shape[1:]) for part in parts]),
+            tree,
+            jax.device_get(shards),
+        )
+
+    def first(self, tree: Any) -> Any:
+        """One device's copy of a replicated tree, as NumPy arrays, in one fetch."""
+        if self._one:
+            return jax.device_get(tree)
+        copies = jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), tree))
+        return jax.tree.map(lambda x, copy: copy.reshape(x.shape[1:]), tree, copies)
 
     def settle(self, tree: Any) -> None:
         """Waits for these results, if that is needed before something else is dispatched.
@@ -108,8 +124,11 @@ def use_cores() -> None:
     One device of JAX's CPU backend leaves cores idle between its matrix products, so every core (up
     to a power of two, at most 8) becomes a device, unless the user has said how many. And glibc
     keeps what is freed: an update gives back some 200 MB, and the system would have to clear these
-    pages anew for the next one.
+    pages anew for the next one. Beside an accelerator no such arrays are on the host, and threads
+    do better with memory of their own.
     """
+    if _accelerated():
+        return
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if jax.config.jax_num_cpu_devices < 0 and not chosen:
         jax.config.update("jax_num_cpu_devices", 1 << (min(_cores(), 8).bit_length() - 1))
@@ -117,6 +136,14 @@ def use_cores() -> None:
     if mallopt is not None:
         for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_ARENA_MAX, 1)):
             mallopt(option, value)
+
+
+def _accelerated() -> bool:
+    """Whether jax will use something else than the CPU, told without starting it."""
+    if jax.config.jax_platforms:
+        return not jax.config.jax_platforms.startswith("cpu")
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return bool(plugins) or importlib.util.find_spec("libtpu") is not None
 
 
 def _cores() -> int:

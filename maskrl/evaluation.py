@@ -109,6 +109,9 @@ class Player:
         self._share = np.full(count, episodes // count) + (np.arange(count) < episodes % count)
         self._devices = Devices(count, alone=True)
         self._start = _chooser(agent, self._devices, how)
+        # Of every environment, and of those that fill a table up.
+        actors = np.arange(count + self._devices.count)
+        self._fresh = jax.tree.map(np.asarray, agent.init_state(actors))
 
     def play(
         self,
@@ -129,7 +132,9 @@ class Player:
         with contextlib.ExitStack() as stack:
             tables = [
                 stack.enter_context(
-                    _Table(self._agent, self._how, devices, choose, ids, self._share[ids])
+                    _Table(
+                        self._agent, self._how, devices, choose, self._fresh, ids, self._share[ids]
+                    )
                 )
                 for ids in parts
             ]
@@ -195,6 +200,7 @@ class _Table:
         how: How,
         devices: Devices,
         choose: Callable,
+        fresh: ActorState,
         ids: np.ndarray,
         share: np.ndarray,
     ):
@@ -209,8 +215,7 @@ class _Table:
         )
         self._devices, self._choose = devices, choose
         self._share = np.pad(share, (0, size - len(ids)))
-        state = agent.init_state(np.arange(first, first + size))
-        self._state = devices.put(jax.tree.map(np.asarray, state))
+        self._state = devices.put(jax.tree.map(lambda x: x[first : first + size], fresh))
         self._score, self._length = np.zeros(size), np.zeros(size, np.int64)
         self._timestep: TimeStep | None = None
         self._action: jax.Array | None = None
@@ -277,7 +282,7 @@ def _chooser(agent: Agent, devices: Devices, how: How) -> Callable:
             actions = agent.spec.num_actions
             return lambda state, timestep, playing: (
                 state,
-                devices.split(rng.integers(actions, size=len(playing))),
+                devices.put(rng.integers(actions, size=len(playing))),
             )
 
         return start_random
@@ -308,13 +313,15 @@ def _chooser(agent: Agent, devices: Devices, how: How) -> Callable:
         return jax.lax.fori_loop(0, passes, step_few, (state, jnp.zeros(rows, jnp.int32)))
 
     compiled = devices.compile(step_playing)
+    key = devices.replicate(np.asarray(jax.random.PRNGKey(how.seed)))
 
     def start(params: Params) -> Callable:
-        key = np.asarray(jax.random.PRNGKey(how.seed))
-        params, key = devices.replicate((params, key))
+        params = devices.replicate(params)
 
         def choose(state: ActorState, timestep: TimeStep, playing: np.ndarray):
-            return compiled(params, state, devices.split(timestep), key, devices.split(playing))
+            seen = timestep.replace(reward=None, discount=None)
+            seen, playing = devices.put((seen, playing))
+            return compiled(params, state, seen, key, playing)
 
         return choose
 
@@ -360,10 +367,6 @@ def record(
     make = functools.partial(
         Environments, spec.game, 1, first, max_episode_steps=how.max_episode_steps
     )
-    envs = make(rgb=spec.frames == "rgb")
-    # An agent that sees luminance plays a twin of the game, step by step the same, whose colours
-    # are recorded.
-    colour = envs if spec.frames == "rgb" else make(rgb=True)
     key, rng = jax.random.PRNGKey(how.seed), np.random.default_rng(how.seed)
     params = jax.device_put(params)
 
@@ -372,7 +375,13 @@ def record(
     frames = np.empty((how.max_episode_steps + 1, 210, 160, 3), np.uint8)
     state = agent.init_state(np.arange(1))
     bar = tqdm(unit=" steps", disable=not progress, dynamic_ncols=True)
-    with bar, contextlib.closing(envs), contextlib.closing(colour):
+    with bar, contextlib.ExitStack() as stack:
+        envs = stack.enter_context(contextlib.closing(make(rgb=spec.frames == "rgb")))
+        colour = envs
+        if spec.frames != "rgb":
+            # An agent that sees luminance plays a twin of the game, step by step the same, whose
+            # colours are recorded.
+            colour = stack.enter_context(contextlib.closing(make(rgb=True)))
         row = envs.reset()
         shown = row if colour is envs else colour.reset()
         while True:

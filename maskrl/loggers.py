@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import math
 import pathlib
 import shutil
 import time
@@ -45,8 +46,17 @@ COLUMNS = (
     "moved_policy",
     "moved_value",
     "eval_score_mean",  # greedy; empty where there was no evaluation
-    "eval_share",  # of evaluations in the time of the run
+    "eval_seconds",  # that it took
+    "eval_share",  # of all evaluations so far, in the time of the run
 )
+
+# Of these, what stands in the progress line, and how.
+SHOWN = {
+    "life": ("life_reward", ".2f"),
+    "score": ("score_mean", ".1f"),
+    "entropy": ("entropy", ".2f"),
+    "explained": ("explained_variance", ".2f"),
+}
 
 
 class Logger:
@@ -90,8 +100,9 @@ class Logger:
         """Moves the progress line."""
         self._progress.update(agent_steps - self._progress.n)
 
-    def show(self, **numbers: str) -> None:
-        """What stands at the end of the progress line."""
+    def show(self, row: Mapping[str, float]) -> None:
+        """Puts the row's `SHOWN` at the end of the progress line."""
+        numbers = {name: f"{row.get(key, math.nan):{form}}" for name, (key, form) in SHOWN.items()}
         self._progress.set_postfix(numbers, refresh=False)
 
     def say(self, text: str) -> None:

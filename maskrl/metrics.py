@@ -12,6 +12,7 @@ import optax
 from maskrl import hosts
 from maskrl.actor import Tally
 from maskrl.config import Config
+from maskrl.errors import UserError
 from maskrl.learner import LearnerState
 from maskrl.types import Params
 
@@ -24,6 +25,12 @@ LAYERS = {
     "policy": ("policy",),
     "value": ("value",),
 }
+
+CHECKED = ("loss", "gradient_norm", "parameter_norm")  # a run ends where they are no numbers
+
+
+class NotFinite(UserError):
+    """The loss, gradients or parameters are no numbers any more: nothing of it may be saved."""
 
 
 class Metrics:
@@ -48,8 +55,25 @@ class Metrics:
         self._scores.extend(tally.scores)
         self._lives.extend(tally.lives)
 
-    def update(self, numbers: dict[str, np.ndarray]) -> None:
-        """Takes the metrics of `learner.make_update`, NumPy."""
+    def update(self, numbers: dict[str, np.ndarray], agent_steps: int) -> None:
+        """Takes the metrics of `learner.make_update`, NumPy.
+
+        Args:
+          agent_steps: of the run, about then.
+
+        Raises:
+          NotFinite: the loss, a gradient or a parameter is none.
+        """
+        # NaN also marks a gradient that was not there; then its staleness is NaN, too.
+        there = ~np.isnan(numbers["staleness"])
+        for name in CHECKED:
+            seen = numbers[name][there] if numbers[name].ndim else numbers[name]
+            if not np.isfinite(seen).all():
+                raise NotFinite(
+                    f"near step {agent_steps} the {name.replace('_', ' ')} is no finite number any "
+                    "more; nothing of it was saved (from the start, a lower --learning-rate may "
+                    "help)"
+                )
         self._updates.append(numbers)
 
     def row(self) -> dict[str, float]:
@@ -122,8 +146,8 @@ def explained_variance(
     return 1 - (error_squared - error**2) / variance if variance > 1e-12 else float("nan")
 
 
-def make_diagnose(config: Config) -> Callable[[LearnerState, Params], dict[str, chex.Array]]:
-    """Compiles `diagnose(state, start)`: where the parameters are, as numbers.
+def make_diagnose(config: Config) -> Callable[[LearnerState, Params], dict[str, float]]:
+    """Compiles `diagnose(state, start)`, NumPy: where the parameters are, as numbers.
 
     `moved_*`: the distance of a group of layers from where the run started, Euclidean;
     `below_eps`: the share of parameters whose sqrt(max v) is below the optimiser's eps, for which
@@ -131,7 +155,8 @@ def make_diagnose(config: Config) -> Callable[[LearnerState, Params], dict[str, 
     """
     eps = config.adam_eps / config.actors_per_update**0.5
 
-    def diagnose(state: LearnerState, start: Params) -> dict[str, chex.Array]:
+    @jax.jit
+    def compiled(state: LearnerState, start: Params) -> dict[str, chex.Array]:
         moved = jax.tree.map(jnp.subtract, state.params, start)
         numbers = {
             f"moved_{group}": optax.tree.norm([moved[name] for name in names if name in moved])
@@ -142,4 +167,8 @@ def make_diagnose(config: Config) -> Callable[[LearnerState, Params], dict[str, 
         below = sum(jnp.sum(jnp.sqrt(v) < eps) for v in most)
         return numbers | {"below_eps": below / sum(v.size for v in most)}
 
-    return jax.jit(diagnose)
+    def diagnose(state: LearnerState, start: Params) -> dict[str, float]:
+        numbers = jax.device_get(compiled(*jax.device_put((state, start))))
+        return {name: float(x) for name, x in numbers.items()}
+
+    return diagnose

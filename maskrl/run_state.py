@@ -1,10 +1,8 @@
 """What a run goes on with: one tree, which checkpoints hold."""
 
 import dataclasses
-from typing import Any
 
 import chex
-import flax.serialization
 import flax.struct
 import jax
 import numpy as np
@@ -90,15 +88,3 @@ def pack(counters: Counters) -> dict[str, chex.Array]:
 def unpack(arrays: dict[str, chex.Array]) -> Counters:
     """The inverse of `pack`."""
     return Counters(**{name: value.item() for name, value in arrays.items()})
-
-
-def to_tree(state: RunState) -> tuple[Params, dict[str, Any]]:
-    """(parameters, all else): plain dicts of arrays, as a checkpoint holds them."""
-    tree = flax.serialization.to_state_dict(state)
-    return tree["learner"].pop("params"), tree
-
-
-def from_tree(like: RunState, params: Params, tree: dict[str, Any]) -> RunState:
-    """The inverse of `to_tree`; `like` has the structure."""
-    tree = tree | {"learner": tree["learner"] | {"params": params}}
-    return flax.serialization.from_state_dict(like, tree)

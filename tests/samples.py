@@ -1,5 +1,8 @@
 """Random inputs of the right shapes, and settings that train in seconds."""
 
+import contextlib
+from collections.abc import Iterator
+
 import jax
 import numpy as np
 
@@ -29,6 +32,19 @@ def agent_with(precision: str = "float32", **changes) -> Agent:
 def tiny_config(**changes) -> Config:
     """The settings `TINY`, with changes."""
     return Config(**(TINY | changes))
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
+    """A list that grows by whatever is compiled inside."""
+    seen: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: seen.append(name) if "backend_compile" in name else None
+    )
+    try:
+        yield seen
+    finally:
+        jax.monitoring.clear_event_listeners()
 
 
 def random_trajectory(rng, steps: int, batch: int, num_actions: int) -> Trajectory:

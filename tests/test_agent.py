@@ -220,3 +220,11 @@ def test_rgb_frames_are_seen_as_their_mean():
     _, expected = preprocess.normalise(preprocess.init_normaliser(2), pixels)
     # Up to the rounding of the mean to whole numbers here.
     np.testing.assert_allclose(output.observation[..., 0], expected, atol=0.15)
+
+
+def test_a_precision_that_is_not_taken_is_said(monkeypatch, capsys):
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert agent_with("float32").network.kernels == "plain"
+    assert capsys.readouterr().err == ""
+    assert agent_with("bfloat16").network.kernels == "plain"
+    assert "--precision bfloat16 is for CPUs" in capsys.readouterr().err

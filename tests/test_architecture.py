@@ -82,6 +82,22 @@ def test_figures_and_the_explorer_need_no_encoder():
     assert "imageio_ffmpeg" not in loaded
 
 
+SCRIPTS = [*CHECKOUT.glob("*.py"), *CHECKOUT.glob("benchmarks/*.py")]
+
+
+@pytest.mark.parametrize("path", [*FILES.values(), *SCRIPTS], ids=lambda path: path.name)
+def test_nothing_is_too_long(path):
+    """At most 8 parameters (`self` aside) and 200 lines of a class."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef):
+            assert node.end_lineno - node.lineno < 200, node.name
+        elif isinstance(node, ast.FunctionDef):
+            given = node.args
+            named = [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+            count = len([name for name in named if name != "self"])
+            assert count + (given.vararg is not None) + (given.kwarg is not None) <= 8, node.name
+
+
 def test_drawing_needs_no_jax():
     for name, path in FILES.items():
         if name.partition(".")[0] in ("recording", "tables", "explain"):

@@ -17,6 +17,12 @@ def test_floors(monkeypatch):
     assert floors["updating"] == pytest.approx(1500)
 
 
+def test_the_loop_alone(monkeypatch):
+    """It acts and learns, a step of every actor at a time."""
+    monkeypatch.setattr(benchmarks, "SECONDS", 0.02)
+    assert benchmarks.loop_alone(2) > 0
+
+
 @pytest.mark.slow
 def test_benchmarks(tmp_path, monkeypatch):
     """Every part, with its floor; a sweep; a profile: as a user calls them, but shorter."""

@@ -29,6 +29,7 @@ def test_defaults_are_the_papers():
     """But that long gradients are cut; with the preset they are not."""
     c = Config()
     assert dataclasses.replace(c, max_gradient_norm=None) == Config(**config.PRESETS["paper"])
+    assert (c.actors_per_update, c.learning_rate, c.adam_eps) == (1, 1e-4, 1e-3)
     assert c.groups * c.actors_per_group == 35
     assert (c.unroll_length, c.discount, c.gae_lambda) == (20, 0.99, 1.0)
     assert (c.entropy_cost, c.value_cost) == (0.01, 0.5)

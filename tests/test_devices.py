@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import CHECKOUT
@@ -31,7 +32,7 @@ def change(count):
     assert devices.count == count
     update = learner.make_update(agent, config, devices)
     new, metrics = update(
-        devices.replicate(state), devices.replicate(snapshot), devices.split(unroll)
+        devices.replicate(state), devices.replicate(snapshot), devices.put(unroll)
     )
     for leaf in jax.tree.leaves(new.params):
         assert count == 1 or np.all(np.asarray(leaf) == np.asarray(leaf)[0])
@@ -60,6 +61,46 @@ def run_on_devices(count: int, code: str, *argv: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+TRAVEL = """
+import jax, numpy as np
+from maskrl.devices import Devices
+
+devices, alone = Devices(3), Devices(1)
+actors = {"numbers": np.arange(6, dtype=np.float32), "flags": np.arange(12).reshape(6, 2) > 4}
+params = {"weights": np.ones((2, 3), np.float32), "updates": np.int32(7)}
+
+
+def check(devices, actors, params):
+    on = devices.put(actors)
+    same = devices.replicate(params)
+    step = devices.compile(lambda p, a: (p, {**a, "numbers": a["numbers"] + p["updates"]}))
+    for _ in range(3):
+        same, on = step(same, on)
+    every = devices.compile(lambda a: (devices.gather(a["numbers"]), devices.most(a["numbers"][0])))
+    gathered, most = devices.first(every(on))
+    back, same = devices.merge(on), devices.first(same)
+    np.testing.assert_array_equal(back["numbers"], actors["numbers"] + 21)
+    np.testing.assert_array_equal(back["flags"], actors["flags"])
+    np.testing.assert_array_equal(same["weights"], params["weights"])
+    assert same["updates"] == 7 and step._cache_size() == 1
+    return gathered.tolist(), most.tolist()
+
+
+with jax.transfer_guard("disallow"):
+    print(check(devices, actors, params))
+    print(check(alone, actors, params))
+assert devices.actors(2) == 6 and alone.actors(6) == 6
+"""
+
+
+def test_what_goes_to_the_devices_and_back():
+    """On one and on several: nothing travels unsaid, and a function's own results compile once."""
+    several, one = run_on_devices(3, TRAVEL).splitlines()
+    everyone = [21.0 + n for n in range(6)]
+    assert several == f"({everyone}, 25.0)"
+    assert one == f"({everyone}, 21.0)"
 
 
 @pytest.mark.parametrize("shared", [1, 2, 8])
@@ -104,6 +145,23 @@ def test_environments_share_the_cores_of_the_process(monkeypatch, cores, sets, e
     assert devices.threads(sets) == each
 
 
+@pytest.mark.parametrize(
+    ("platforms", "plugins", "tuned"),
+    [("cpu", True, True), (None, False, True), (None, True, False), ("cuda,cpu", False, False)],
+)
+def test_only_a_cpu_is_tuned(monkeypatch, platforms, plugins, tuned):
+    """glibc's one arena would have an accelerator's threads wait for each other."""
+    called = []
+    libc = SimpleNamespace(mallopt=lambda option, value: called.append((option, value)))
+    monkeypatch.setattr("ctypes.CDLL", lambda _: libc)
+    settings = SimpleNamespace(jax_platforms=platforms, jax_num_cpu_devices=2)
+    monkeypatch.setattr("jax.config", settings)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: ["cuda"] * plugins)
+    devices.use_cores()
+    assert bool(called) == tuned
+    assert ((-8, 1) in called) == tuned
+
+
 EVALUATE = """
 import sys
 sys.path.insert(0, "tests")
@@ -123,7 +181,7 @@ def play():
 
 several = play()
 first = jax.local_devices()[:1]
-jax.local_devices = lambda: first
+jax.local_devices = lambda **_: first
 alone = play()
 print(several.scores.tolist() == alone.scores.tolist())
 print(several.lengths.tolist() == alone.lengths.tolist())
@@ -145,12 +203,8 @@ import jax, numpy as np
 from maskrl.actor import make_act
 from maskrl.devices import Devices
 from maskrl.types import TimeStep
-from samples import agent_with
+from samples import agent_with, compilations
 
-compiled = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
-)
 devices = Devices(2)
 agent = agent_with()
 params, key = devices.replicate(
@@ -160,9 +214,10 @@ state = devices.put(jax.tree.map(np.asarray, agent.init_state(np.arange(4))))
 zeros = np.zeros(4, np.float32)
 timestep = TimeStep(np.zeros((4, 210, 160), np.uint8), zeros, zeros, zeros > 0)
 act = make_act(agent, devices)
-for _ in range(3):
-    state, *_ = act(params, state, devices.split(timestep), key)
-    print(len(compiled))
+with compilations() as compiled:
+    for _ in range(3):
+        state, *_ = act(params, state, devices.put(timestep), key)
+        print(len(compiled))
 """
 
 

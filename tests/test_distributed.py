@@ -37,7 +37,10 @@ run = training.Trainer.train
 
 def train_and_keep(self):
     run(self)
-    leaves = jax.tree.leaves(self.state.params)
+    leaves = [
+        np.concatenate([shard.data for shard in x.addressable_shards])
+        for x in jax.tree.leaves(self.a3c.state.params)
+    ]
     np.savez("params.npz", *leaves, steps=self.counters.agent_steps)
 
 training.Trainer.train = train_and_keep
@@ -69,7 +72,7 @@ unroll = hosts.share(random_unroll(agent, np.random.default_rng(0), 3, 4))
 d = devices.Devices()
 assert d.count == 4 // jax.process_count()
 update = learner.make_update(agent, config, d)
-new, metrics = update(d.replicate(state), d.replicate(snapshot), d.split(unroll))
+new, metrics = update(d.replicate(state), d.replicate(snapshot), d.put(unroll))
 moved = jax.tree.map(np.subtract, d.first(new.params), state.params)
 np.savez(path, update=np.float64(ravel_pytree(moved)[0]), **d.first(metrics))
 """
@@ -162,7 +165,7 @@ def test_two_hosts_train_one_agent(tmp_path, two_hosts):
     trainer = Trainer(
         config.read(run / "config.json"), run, device_count=1, resume=True, evaluate=None
     )
-    steps = np.stack([group.state.step for group in trainer.groups])
+    steps = np.stack([group.state.step for group in trainer.a3c.groups])
     assert trainer.counters.agent_steps >= 300
     assert steps.shape == (2, 4)
     assert steps.min() >= 300 // 8

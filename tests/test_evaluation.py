@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from samples import agent_with
+from samples import agent_with, compilations
 
 from maskrl import evaluation
 from maskrl.envs import Environments
@@ -122,13 +122,9 @@ def test_a_player_is_compiled_once():
     agent, params = agent_and_params()
     player = evaluation.Player(agent, 3, How(sample=True, max_episode_steps=20))
     first = player.play(params)
-    compiled = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
-    )
-    again = player.play(params)
-    player.play(jax.tree.map(np.zeros_like, params))
-    jax.monitoring.clear_event_listeners()
+    with compilations() as compiled:
+        again = player.play(params)
+        player.play(jax.tree.map(np.zeros_like, params))
     assert again.lengths.tolist() == first.lengths.tolist()
     assert first.lengths.dtype == np.int64
     assert not compiled

@@ -1,5 +1,6 @@
 """Both scripts from the command line: a run, its evaluation, the tables; and every bad input."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -97,6 +98,23 @@ def test_train_evaluate_table(here, capsys):
     assert "paper_mean" in (here / "results" / "tables.csv").read_text()
 
 
+def test_which_agent_of_a_run_is_taken(here, capsys):
+    """The best by evaluation; that there is a newer one is said, and that can be had."""
+    _, params, info = checkpoint.load_agent(here / RUN)
+    best = dataclasses.replace(info, agent_steps=7, score=3.0)
+    checkpoint.save_agent(here / RUN / "best", params, best)
+    argv = ["--mode", "random", "--episodes", "1", "--max-episode-steps", "3", "--agent"]
+    evaluate.main([*argv, RUN])
+    out = capsys.readouterr().out
+    assert f"agent: {RUN} (Breakout, mask both, step 7, the best by evaluation, 3.0)" in out
+    newer = f"{RUN}/checkpoints/{info.agent_steps}"
+    assert f"there is a newer one: --agent {newer}" in out
+    evaluate.main([*argv, newer])
+    out = capsys.readouterr().out
+    assert f"step {info.agent_steps})" in out
+    assert "newer one" not in out
+
+
 def test_output_and_agent_are_taken(here):
     """`--agent` takes a run's folder, `--output` any file, in a folder that is made."""
     argv = ["--agent", RUN, "--output", "a/b/c.json", "--episodes", "1", "--seed", "4", "--sample"]
@@ -133,7 +151,7 @@ def test_interrupted_run_says_how_to_go_on(here, monkeypatch, capsys):
 
 
 def test_preset(here, monkeypatch):
-    """`paper` is 35 groups of one actor with the paper's numbers; flags override it."""
+    """`paper` is its 35 workers, 5 groups of 7, with its numbers; flags override it."""
     seen = []
 
     class Trainer:

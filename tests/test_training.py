@@ -7,14 +7,15 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from samples import TINY, tiny_config, train_tiny
+from samples import TINY, compilations, tiny_config, train_tiny
 from test_devices import run_on_devices
 
-from maskrl import checkpoint, training
+from maskrl import checkpoint, evaluation, training
 from maskrl.actor import ActorGroup
 from maskrl.envs import Environments
 from maskrl.errors import UserError
-from maskrl.metrics import Metrics
+from maskrl.metrics import CHECKED, LAYERS, Metrics, NotFinite
+from maskrl.schedule import Clock, Every
 
 
 def rows_of(run):
@@ -28,13 +29,13 @@ def everything(trainer):
     return jax.tree.map(
         np.asarray,
         {
-            "learner": trainer.state,
-            "start": trainer._start,
+            "learner": trainer.a3c.state,
+            "start": trainer.a3c._start,
             "recent": trainer._metrics.recent(),
-            "snapshots": [group.snapshot for group in trainer.groups],
-            "normalisers": [group.state.normaliser for group in trainer.groups],
-            "actors": [group.state.actor for group in trainer.groups],
-            "steps": [group.state.step for group in trainer.groups],
+            "snapshots": [group.snapshot for group in trainer.a3c.groups],
+            "normalisers": [group.state.normaliser for group in trainer.a3c.groups],
+            "actors": [group.state.actor for group in trainer.a3c.groups],
+            "steps": [group.state.step for group in trainer.a3c.groups],
         },
     )
 
@@ -60,14 +61,14 @@ def copy_of(trainer, tmp_path):
 def test_two_runs_are_identical(first, tmp_path):
     """One seed, one device: bit by bit, optimiser and normalisers too; another seed is another."""
     assert_same(everything(first), everything(train_tiny(tmp_path / "second")))
-    assert differ(first.params, train_tiny(tmp_path / "third", seed=1).params)
+    assert differ(first.a3c.params, train_tiny(tmp_path / "third", seed=1).a3c.params)
 
 
 def test_a_run_learns_something(first):
     """Its parameters moved from where they started, and are finite."""
     key, _ = jax.random.split(jax.random.PRNGKey(0))
     start = first.agent.init_params(key)
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), first.params, start)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), first.a3c.params, start)
     assert all(0 < m < 1 for m in jax.tree.leaves(moved))
 
 
@@ -99,7 +100,7 @@ def test_staleness(tmp_path, groups):
     for shared, wanted in ((2, {groups - 1}), (1, {2 * groups - 2, 2 * groups - 1})):
         run = tmp_path / str(shared)
         # Lives longer than the run: none ends, so none makes an update of its own.
-        train_tiny(run, log_seconds=0, actors_per_update=shared, game="Seaquest", **settings)
+        train_tiny(run, log_seconds=1e-6, actors_per_update=shared, game="Seaquest", **settings)
         seen = [r for r in rows_of(run) if r["staleness_max"]]
         steady = [r for r in seen if int(r["updates"]) > 2 * groups]
         assert len(steady) > 4
@@ -114,9 +115,9 @@ def test_sync_every(tmp_path, monkeypatch):
     seen = []
     update = Metrics.update
 
-    def watch(self, numbers):
+    def watch(self, numbers, agent_steps):
         seen.extend(numbers["staleness"][~np.isnan(numbers["staleness"])].astype(int).tolist())
-        update(self, numbers)
+        update(self, numbers, agent_steps)
 
     monkeypatch.setattr(Metrics, "update", watch)
     settings = {"game": "Seaquest", "actors_per_group": 1, "core": "none", "steps": 80}
@@ -126,12 +127,12 @@ def test_sync_every(tmp_path, monkeypatch):
 
 def test_snapshots_are_the_newest_parameters_of_their_time(first):
     """The group that learnt last holds the shared parameters; the other's are older."""
-    last, other = sorted(first.groups, key=lambda g: -int(g.snapshot.updates))
+    last, other = sorted(first.a3c.groups, key=lambda g: -int(g.snapshot.updates))
     assert last.snapshot.updates == first.counters.updates
     # By the two actors' gradients of the last unroll, and those after a life's end.
     assert 2 <= first.counters.updates - other.snapshot.updates <= 4
-    assert_same(last.snapshot.params, first.state.params)
-    assert differ(other.snapshot.params, first.state.params)
+    assert_same(last.snapshot.params, first.a3c.state.params)
+    assert differ(other.snapshot.params, first.a3c.state.params)
 
 
 def test_ignored_rows_are_no_agent_steps(tmp_path, monkeypatch):
@@ -188,8 +189,8 @@ def test_resume_goes_on_with_everything(first, tmp_path, monkeypatch):
         numbers = [float(row[name]) for row in rows]
         assert numbers == sorted(set(numbers))
     # Optax counts the optimiser's steps.
-    assert int(resumed.state.updates) == resumed.counters.updates
-    counts = [x for x in jax.tree.leaves(resumed.state.optimiser) if x.ndim == 0]
+    assert int(resumed.a3c.state.updates) == resumed.counters.updates
+    counts = [x for x in jax.tree.leaves(resumed.a3c.state.optimiser) if x.ndim == 0]
     assert counts
     assert all(int(count) == resumed.counters.updates for count in counts)
 
@@ -227,22 +228,24 @@ sys.path.insert(0, "tests")
 import jax, numpy as np
 from samples import tiny_config, train_tiny
 from maskrl.training import Trainer
+from test_training import guarded
 
+Trainer.train = guarded(Trainer.train)
 run = pathlib.Path({str(run)!r})
 t = train_tiny(run, resume=True, device_count=2, steps=160)
-assert t.devices.count == 2
-assert all(leaf.shape[0] == 2 for leaf in jax.tree.leaves(t.state.params))
+assert t.a3c.groups[0]._devices.count == 2
+assert all(leaf.shape[0] == 2 for leaf in jax.tree.leaves(t.a3c.state.params))
 assert t.counters.agent_steps >= 160
-np.save(run / "conv1.npy", t.params["conv1"]["kernel"])
+np.save(run / "conv1.npy", t.a3c.params["conv1"]["kernel"])
 """,
     )
     resumed = training.Trainer(
         tiny_config(steps=200), run, device_count=1, resume=True, evaluate=None
     )
     kernel = np.load(run / "conv1.npy")
-    np.testing.assert_array_equal(resumed.params["conv1"]["kernel"], kernel)
-    assert np.any(kernel != first.params["conv1"]["kernel"])
-    assert resumed.groups[0].state.normaliser.count.shape == (2,)
+    np.testing.assert_array_equal(resumed.a3c.params["conv1"]["kernel"], kernel)
+    assert np.any(kernel != first.a3c.params["conv1"]["kernel"])
+    assert resumed.a3c.groups[0].state.normaliser.count.shape == (2,)
     resumed.train()
     assert resumed.counters.agent_steps >= 200
 
@@ -343,15 +346,72 @@ def test_evaluations_of_a_run_that_is_often_preempted(tmp_path):
     assert all(s // 60 == n for n, s in enumerate(seen, 1))
 
 
+def guarded(train):
+    """`Trainer.train`, in which nothing travels to a device or back unless it is said."""
+
+    def guarded_train(self):
+        with jax.transfer_guard("disallow"):
+            with pytest.raises(RuntimeError, match="Disallowed host-to-device transfer"):
+                jax.jit(lambda x: -x)(np.zeros(3))
+            train(self)
+
+    return guarded_train
+
+
+def test_what_is_compiled_and_what_travels(tmp_path, monkeypatch):
+    """Three evaluations, rows of the log, checkpoints: all is compiled when the first is over."""
+    after = []
+    play = evaluation.Player.play
+
+    def watched(*args, **kwargs):
+        games = play(*args, **kwargs)
+        after.append(len(compiled))
+        return games
+
+    monkeypatch.setattr(evaluation.Player, "play", watched)
+    monkeypatch.setattr(training.Trainer, "train", guarded(training.Trainer.train))
+    settings = tiny_config(
+        eval_every=40, eval_episodes=2, eval_episode_steps=6, steps=120, core="none"
+    )
+    (tmp_path / "run").mkdir()
+    trainer = training.Trainer(
+        settings, tmp_path / "run", device_count=1, resume=False, log_seconds=1e-6
+    )
+    with compilations() as compiled:
+        trainer.train()
+    assert len(after) == 3
+    assert 0 < after[0] == len(compiled)
+    seconds = [float(r["eval_seconds"]) for r in rows_of(trainer.run) if r["eval_seconds"]]
+    assert len(seconds) == 3
+    assert sum(seconds) == pytest.approx(trainer.counters.evaluation_seconds, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_what_must_be_a_number(name):
+    """A gradient that was not there is no fault: its staleness is NaN, too."""
+    one = np.float32([1, np.nan])
+    numbers = {"loss": one, "gradient_norm": one, "staleness": one, "parameter_norm": np.float32(1)}
+    Metrics().update(numbers, 0)
+    wrong = np.float32(np.inf) if name == "parameter_norm" else np.float32([np.inf, np.nan])
+    with pytest.raises(NotFinite, match=f"near step 70 the {name.replace('_', ' ')}"):
+        Metrics().update(numbers | {name: wrong}, 70)
+
+
 def test_schedule_of_evaluations():
     """Every 250,000 steps up to 2 million, every 2 million from there; or as told; or never."""
     steps, due = 0, []
     while steps < 7_000_000:
-        steps = tiny_config(eval_every=None).next_evaluation(steps)
+        every = Every(tiny_config(eval_every=None).evaluation_interval(steps), steps)
+        steps = next(s for s in range(steps, 10**9, 250_000) if every.due(s))
         due.append(steps)
     assert due == [*range(250_000, 2_000_001, 250_000), 4_000_000, 6_000_000, 8_000_000]
-    assert tiny_config(eval_every=10).next_evaluation(25) == 30
-    assert tiny_config(eval_every=0).next_evaluation(25) == np.inf
+    every = Every(tiny_config(eval_every=10).evaluation_interval(25), 25)
+    assert [every.due(29), every.due(30)] == [False, True]
+    every.done(31)
+    assert [every.due(39), every.due(40)] == [False, True]
+    every.done(40, 100)
+    assert [every.due(99), every.due(100)] == [False, True]
+    assert not Every(tiny_config(eval_every=0).evaluation_interval(25), 25).due(10**12)
 
 
 def test_numbers_that_are_none_end_the_run(tmp_path, monkeypatch):
@@ -362,11 +422,12 @@ def test_numbers_that_are_none_end_the_run(tmp_path, monkeypatch):
     bad = training.Trainer(
         tiny_config(core="none", steps=400), run, device_count=1, resume=True, evaluate=None
     )
-    bad.state = bad.state.replace(params=jax.tree.map(lambda x: x * np.nan, bad.state.params))
-    before = int(bad.state.updates)
-    with pytest.raises(training.NotFinite, match=f"near step .*--resume {run}"):
+    nowhere = jax.tree.map(lambda x: x * np.nan, bad.a3c.state.params)
+    bad.a3c.state = bad.a3c.state.replace(params=nowhere)
+    before = int(bad.a3c.state.updates)
+    with pytest.raises(NotFinite, match=r"near step \d+ the .* no finite number"):
         bad.train()
-    assert int(bad.state.updates) - before < 10
+    assert int(bad.a3c.state.updates) - before < 10
     assert checkpoint.Checkpointer(run).restore_agent()[2].agent_steps == good
 
 
@@ -378,14 +439,12 @@ def test_from_an_agent(first, tmp_path):
     begun = train_tiny(run, origin=origin, steps=steps + 40, seed=1)
     assert steps + 40 <= begun.counters.agent_steps < steps + 60
     assert begun.counters.updates < first.counters.updates
-    assert_same(begun._start, first.params)
-    assert differ(begun.params, first.params)
+    assert_same(begun.a3c._start, first.a3c.params)
+    assert differ(begun.a3c.params, first.a3c.params)
     rows = rows_of(run)
     assert int(rows[0]["agent_steps"]) > steps
-    way = [
-        begun.params[n]["kernel"] - first.params[n]["kernel"] for n in ("conv1", "conv2", "conv3")
-    ]
-    way += [begun.params[n]["bias"] - first.params[n]["bias"] for n in ("conv1", "conv2", "conv3")]
+    torsos = [{n: p[n] for n in LAYERS["torso"]} for p in (begun.a3c.params, first.a3c.params)]
+    way = jax.tree.leaves(jax.tree.map(np.subtract, *torsos))
     moved = np.sqrt(sum(np.sum(x**2) for x in way))
     assert float(rows[-1]["moved_torso"]) == pytest.approx(moved, rel=1e-4)
     assert checkpoint.load_agent(run)[2].source == "maskrl, run new, from first"
@@ -403,14 +462,13 @@ def test_no_evaluation(tmp_path):
     trainer = train_tiny(tmp_path / "run", eval_every=0, core="none", evaluate=None)
     assert not (tmp_path / "run" / checkpoint.BEST).exists()
     _, params, info = checkpoint.load_agent(tmp_path / "run")
-    assert_same(params, trainer.params)
+    assert_same(params, trainer.a3c.params)
     assert info.agent_steps == trainer.counters.agent_steps
 
 
 def test_saves_at_intervals(tmp_path, monkeypatch):
     """The newest two checkpoints are kept."""
-    clock = training._Clock
-    monkeypatch.setattr(clock, "seconds", property(lambda self: next(ticks)))
+    monkeypatch.setattr(Clock, "seconds", property(lambda self: next(ticks)))
     ticks = iter(np.arange(0.0, 1e6))
     train_tiny(tmp_path / "run", save_every=10, core="none")
     kept = [p for p in os.listdir(tmp_path / "run" / "checkpoints") if p.isdigit()]

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from maskrl import evaluation, files
 from maskrl.agent import Agent, AgentSpec
 from maskrl.checkpoint import AgentInfo
+from maskrl.config import EPISODE_STEPS
 from maskrl.devices import Devices
 from maskrl.errors import UserError
 from maskrl.evaluation import How
@@ -58,7 +59,7 @@ class Budget:
     frames: int = 1000
     games: int = 20
     episodes: int = 100
-    max_episode_steps: int = 10_000
+    max_episode_steps: int = EPISODE_STEPS
     sanity: int = 10
     seed: int = 1_000_003
 
@@ -227,7 +228,7 @@ class Measure:
         full = np.resize(index, CHUNK)  # the last chunk is filled by repetition
         scene = jax.tree.map(lambda x: x[full], moments.scene)
         keys = np.stack([jax.random.fold_in(jax.random.PRNGKey(1), i) for i in full])
-        out = self._compiled(self._params, *self._devices.split((scene, keys)))
+        out = self._compiled(self._params, *self._devices.put((scene, keys)))
         out = {k: v[: len(index)] for k, v in self._devices.merge(out).items()}
         if chunk % PICTURED:  # full maps are for pictures
             out = {k: v for k, v in out.items() if not k.startswith("maps.")}

@@ -1,0 +1,122 @@
+"""What a run keeps in its folder, beside its log: checkpoints, and its best agent."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import flax.serialization
+
+from maskrl import checkpoint, run_state
+from maskrl.agent import AgentSpec
+from maskrl.checkpoint import AgentInfo, Checkpointer, SaveError
+from maskrl.config import Config
+from maskrl.errors import UserError
+from maskrl.run_state import RunState
+from maskrl.types import Params
+
+Say = Callable[[str], None]
+
+
+class Archive:
+    """A run's folder. A disk that fails costs no training: it is said, and tried again.
+
+    Of several hosts only the first has one.
+    """
+
+    def __init__(self, run: pathlib.Path, config: Config, spec: AgentSpec):
+        self._run, self._config, self._spec = run, config, spec
+        self._checkpointer = Checkpointer(run)
+        self._failed: SaveError | None = None  # why the newest save failed
+
+    def prepare(self) -> None:
+        """Makes the folder of the checkpoints, or removes what interrupted saves left in it."""
+        self._checkpointer.clean()
+
+    def begin(self, fresh: RunState, *, resume: bool) -> RunState:
+        """What the run begins or goes on with.
+
+        Args:
+          fresh: the state of a new run.
+          resume: whether to go on from the newest checkpoint, if there is one.
+
+        Raises:
+          UserError: what is there does not fit, or is damaged.
+        """
+        if resume:
+            saved = self._checkpointer.restore(*_to_tree(fresh))
+            if saved is not None:
+                return _from_tree(fresh, *saved[1:])
+            print(f"{self._run} has no checkpoint yet: it begins at step 0")
+        return self._begin_with_an_agent(fresh) if self._config.origin else fresh
+
+    @property
+    def newest(self) -> str:
+        """What there is to go on with, in words."""
+        step = self._checkpointer.newest
+        return "there is no checkpoint" if step is None else f"the newest checkpoint is step {step}"
+
+    def save(self, state: RunState, say: Say) -> bool:
+        """Returns whether everything is on disk; if not, that is said."""
+        params, training = _to_tree(state)
+        agent_steps = int(state.counters["agent_steps"])
+        try:
+            self._checkpointer.save(agent_steps, params, training, self._info(agent_steps))
+        except SaveError as error:
+            self._failed = error
+            say(f"{error}; {self.newest}")
+            return False
+        self._failed = None
+        return True
+
+    def check(self) -> None:
+        """Raises SaveError if the newest save failed."""
+        if self._failed is not None:
+            raise SaveError(f"the last save failed: {self._failed}")
+
+    def keep_best(self, params: Params, agent_steps: int, score: float, say: Say) -> None:
+        """Replaces the best agent, if this one's score is better than the one on disk."""
+        folder = self._run / checkpoint.BEST
+        best = checkpoint.score_of(folder)
+        if best is None or score > best:
+            try:
+                checkpoint.save_agent(folder, params, self._info(agent_steps, score))
+            except SaveError as error:
+                say(str(error))
+
+    def _info(self, agent_steps: int, score: float | None = None) -> AgentInfo:
+        origin = self._config.origin and pathlib.Path(self._config.origin).name
+        return AgentInfo(
+            **dataclasses.asdict(self._spec),
+            agent_steps=agent_steps,
+            source=f"maskrl, run {self._run.name}" + (f", from {origin}" if origin else ""),
+            score=score,
+        )
+
+    def _begin_with_an_agent(self, fresh: RunState) -> RunState:
+        folder = pathlib.Path(self._config.origin)
+        _, params, info = checkpoint.load_agent(folder)
+        for name, wanted in dataclasses.asdict(self._spec).items():
+            if getattr(info, name) != wanted:
+                raise UserError(
+                    f"--from {folder}: its {name.replace('_', ' ')} is {getattr(info, name)}, the "
+                    f"run's is {wanted}"
+                )
+        if info.agent_steps >= self._config.steps:
+            raise UserError(
+                f"--from {folder}: it has {info.agent_steps} agent steps already; --steps "
+                f"{self._config.steps} counts them"
+            )
+        return run_state.begin_with(fresh, params, info.agent_steps)
+
+
+def _to_tree(state: RunState) -> tuple[Params, dict[str, Any]]:
+    """(parameters, all else): plain dicts of arrays, as a checkpoint holds them."""
+    tree = flax.serialization.to_state_dict(state)
+    return tree["learner"].pop("params"), tree
+
+
+def _from_tree(like: RunState, params: Params, tree: dict[str, Any]) -> RunState:
+    """The inverse of `_to_tree`; `like` has the structure."""
+    tree = tree | {"learner": tree["learner"] | {"params": params}}
+    return flax.serialization.from_state_dict(like, tree)

@@ -156,7 +156,10 @@ class Checkpointer:
             if newer > step:
                 aside = self.folder / f"{newer}{_DAMAGED}"
                 shutil.rmtree(aside, ignore_errors=True)
-                (self.folder / str(newer)).rename(aside)
+                try:
+                    (self.folder / str(newer)).rename(aside)
+                except OSError as error:
+                    raise UserError(f"cannot use {self.folder}: {error.strerror}") from error
         return step, saved[PARAMS], saved[TRAINING]
 
     def restore_agent(self, precision: str = "float32") -> tuple[Agent, Params, AgentInfo]:
@@ -229,9 +232,9 @@ def save_agent(folder: pathlib.Path, params: Params, info: AgentInfo) -> None:
 
 
 def score_of(folder: pathlib.Path) -> float | None:
-    """The score that chose the agent in this folder; None if there is none."""
+    """The score that chose the agent in this folder; None if there is none that is whole."""
     try:
-        return _describe(folder)[0].score
+        return _load(folder, "float32")[2].score
     except UserError:
         return None
 
@@ -285,7 +288,7 @@ def _game_of(run: pathlib.Path) -> str | None:
 
 def _load(folder: pathlib.Path, precision: str) -> tuple[Agent, Params, AgentInfo]:
     """An agent's folder, or a checkpoint's."""
-    info, _ = _describe(folder)
+    info, _ = describe(folder)
     try:
         agent = make_agent(info, precision)
         shapes = jax.eval_shape(agent.init_params, jax.random.PRNGKey(0))
@@ -325,7 +328,7 @@ def _write(folder: pathlib.Path, info: AgentInfo, parts: dict[str, Any]) -> None
 def _named(folder: pathlib.Path) -> set[str]:
     """The parts' folders that `agent.json` names."""
     try:
-        return {part["folder"] for part in _describe(folder)[1].values()}
+        return {part["folder"] for part in describe(folder)[1].values()}
     except UserError:
         return set()
 
@@ -339,7 +342,7 @@ def _digest_of_json(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _describe(folder: pathlib.Path) -> tuple[AgentInfo, dict[str, dict[str, str]]]:
+def describe(folder: pathlib.Path) -> tuple[AgentInfo, dict[str, dict[str, str]]]:
     """(description, parts) in `agent.json`, checked.
 
     Raises:
@@ -383,7 +386,7 @@ def _read(folder: pathlib.Path, expected: dict[str, Any]) -> tuple[AgentInfo, di
     Raises:
       UserError: something is missing, damaged, or of another shape.
     """
-    info, parts = _describe(folder)
+    info, parts = describe(folder)
     saved = {}
     for name, tree in expected.items():
         try:
@@ -514,7 +517,7 @@ def main(argv: list[str] | None = None) -> int:
             parts += [folder / BEST] * _exists(folder / BEST / AGENT)
             for part in parts or [folder]:
                 try:
-                    _describe(part)
+                    describe(part)
                 except UserError:
                     seal(part)
     return 0

@@ -128,12 +128,13 @@ class Trainer:
           KeyboardInterrupt: it was asked to stop; it has saved.
         """
         start, steps = self.counters.agent_steps, self.config.steps
-        logger = Logger(self.run, start, steps) if self._first_host else Silence()
         clock = _Clock(self.counters.seconds)
         will = (
             "train.py: error: this process or another one of the run has failed; go on with the "
             f"newest checkpoint, all processes: --resume {self.run}"
         )
+        with hosts.ending_together(will):
+            logger = Logger(self.run, start, steps) if self._first_host else Silence()
         finite, answering = True, True
         try:
             with hosts.ending_together(will):

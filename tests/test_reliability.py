@@ -274,8 +274,8 @@ def readers(folder, saved):
         "game.npz": recording.read,
         "result.json": lambda path: tables.markdown(tables.read_results([path])),
         "config.json": config.read,
-        "agent.json": lambda path: checkpoint._describe(path.parent),
-        "metrics.csv": lambda path: loggers._read_rows(path, 1000),
+        "agent.json": lambda path: checkpoint.describe(path.parent),
+        "metrics.csv": lambda path: loggers.read_rows(path, 1000),
     }
 
 

@@ -79,7 +79,7 @@ class Trainer:
         state = run_state.fresh(self.agent, config, init_key)
         if resume:
             state = hosts.from_first(lambda: self._restore(state))
-        elif config.origin:
+        elif config.origin is not None:
             state = hosts.from_first(lambda: self._begin(state))
         self.counters = run_state.unpack(state.counters)
         self.counters.sessions += 1
@@ -397,7 +397,7 @@ class Trainer:
         saved = self.checkpointer.restore(*run_state.to_tree(like))
         if saved is None:
             print(f"{self.run} has no checkpoint yet: it begins at step 0")
-            return self._begin(like) if self.config.origin else like
+            return self._begin(like) if self.config.origin is not None else like
         _, params, training = saved
         return run_state.from_tree(like, params, training)
 

@@ -6,7 +6,7 @@
     python -m benchmarks.reliability damage --cases 1000
     python -m benchmarks.reliability disk --cases 20         (as root: mounts small disks)
     python -m benchmarks.reliability fuzz --cases 20000
-    python -m benchmarks.reliability flags --cases 1000
+    python -m benchmarks.reliability flags --cases 1000      (wrong ones; `runs` has right ones)
     python -m benchmarks.reliability soak --minutes 60
 
 The smallest runs there are. `--output F.json` keeps every case (of a soak, also F.png); the exit
@@ -81,7 +81,8 @@ ATTACKS: dict[str, Callable[[int, int, pathlib.Path], Iterator[Case]]] = {
     "damage": damaged,
     "disk": processes.disks,
     "fuzz": fuzzed,
-    "flags": flags.tried,
+    "flags": flags.wrong_ones,
+    "runs": flags.right_ones,
 }
 
 

@@ -107,11 +107,11 @@ def damaged(cases: int, seed: int, folder: pathlib.Path, run: pathlib.Path) -> I
                 BYTES[kind](content, rng)
             path.write_bytes(content)
         case["file"] = str(path.relative_to(inside))
-        case |= _judge(targets[target])
+        case |= judge(targets[target])
         yield case
 
 
-def _judge(read: Callable[[], str]) -> Case:
+def judge(read: Callable[[], str]) -> Case:
     """{"outcome": what `read` returns, or "refused", "failed": why}."""
     began = time.monotonic()
     try:
@@ -157,7 +157,7 @@ def fuzzed(cases: int, seed: int, readers: "Readers") -> Iterator[Case]:
         kind, content = changed(whole[path], path.suffix, rng)
         case = {"number": number, "what": path.name, "kind": kind, "failed": ""}
         path.write_bytes(content)
-        case |= _judge(lambda: (readers[path](path) and None) or "read")  # noqa: B023
+        case |= judge(lambda: (readers[path](path) and None) or "read")  # noqa: B023
         path.write_bytes(whole[path])
         yield case
 

@@ -6,7 +6,8 @@ import io
 import os
 import pathlib
 import random
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 
 import train
 from benchmarks.reliability.victim import Case
@@ -14,7 +15,6 @@ from maskrl import checkpoint, config
 from maskrl.config import CORES, FRAMES, MASKS, PRECISIONS, Config, flag_of
 
 UPDATES = 2
-TRAINED = 0.02  # the share of cases that train: each compiles for seconds
 
 # What makes runs small; within these, everything goes.
 SMALL = {
@@ -81,35 +81,41 @@ def wrong(rng: random.Random) -> list[str]:
 CONTRADICTIONS = (
     *("--steps=1", "--actors-per-update=3", "--actors-per-group=10001", "--preset=fast"),
     *("--run-dir=a-file", "--run-dir=a-file/below", f"--run-dir={'x' * 300}", "--resume=absent"),
-    *("--resume", "--from=absent", "--from=a-file", "--process=0", "--processes=2"),
+    *("--resume", "--from=absent", "--process=0", "--processes=2"),
     *("--coordinator=here", "--run-dir=/proc/none", "--run-dir="),
 )
 
 
-def tried(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
-    """Command lines of both kinds.
+def wrong_ones(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
+    """Holds: they end with 2 and one line, and nothing is there that was not."""
+    return _each(cases, seed, folder, "wrong flags", wrong, refused)
 
-    Holds: wrong ones end with 2 and one line, and nothing is there that was not; right ones make
-    two updates.
-    """
+
+def right_ones(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
+    """Holds: they train to their last step."""
+    return _each(cases, seed, folder, "right flags", right, trained)
+
+
+def _each(
+    cases: int,
+    seed: int,
+    folder: pathlib.Path,
+    what: str,
+    make: Callable[[random.Random], list[str]],
+    failing: Callable[[pathlib.Path, list[str]], str],
+) -> Iterator[Case]:
     rng = random.Random(seed)
     for number in range(cases):
-        trains = rng.random() < TRAINED
-        flags = (right if trains else wrong)(rng)
-        here = folder / str(number)
+        here, flags = folder / str(number), make(rng)
         here.mkdir()
-        (here / "a-file").write_text("")
-        failed = (trained if trains else refused)(here, flags)
-        yield {
-            "number": number,
-            "what": "right" if trains else "wrong",
-            "flags": " ".join(flags),
-            "failed": failed,
-        }
+        failed = failing(here, flags)
+        shutil.rmtree(here)
+        yield {"number": number, "what": what, "flags": " ".join(flags), "failed": failed}
 
 
 def refused(folder: pathlib.Path, flags: list[str]) -> str:
     """Why a wrong command line was not refused as it should; "" if it was."""
+    (folder / "a-file").touch()
     before = _contents(folder)
     code, _, said = _run(folder, flags)
     if code != 2:

@@ -13,7 +13,7 @@ from typing import Any
 from maskrl import checkpoint
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
-PATIENCE = 240  # seconds for anything that a process does on a machine with other work
+PATIENCE = 900  # seconds for anything that a process does on a machine with other work
 STAGES = ("start", "training", "saving", "evaluating", "replacing best")
 # The smallest network, many saves and evaluations.
 FLAGS = (

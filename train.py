@@ -76,7 +76,10 @@ def new_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Con
             f"--steps {settings.steps} is less than one unroll of all actors: "
             f"at least {settings.unroll_steps}"
         )
-    devices.most_devices(settings.actors_per_group)  # raises before the folder is made
+    # What these two raise, they raise before the folder is made.
+    devices.most_devices(settings.actors_per_group)
+    if settings.origin is not None:
+        checkpoint.load_agent(pathlib.Path(settings.origin))
     run = args.run_dir or RUNS / settings.run_name
     try:
         if run.exists() and not holds_nothing(run):
@@ -144,13 +147,13 @@ def starting(run: pathlib.Path, new: bool, signals: Signals | None) -> Iterator[
                     folder.rmdir()
         return "nothing was changed"
 
-    if signals is not None:
-        signals.leave(undo)
     try:
         run.mkdir(parents=True, exist_ok=not new or run.exists())
     except OSError as error:
         raise UserError(f"cannot make {run}: {error.strerror}") from error
     with checkpoint.locked(run):
+        if signals is not None:
+            signals.leave(undo)
         try:
             yield
         except BaseException:

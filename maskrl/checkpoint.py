@@ -7,10 +7,11 @@ A run's folder:
     best/                        an agent's folder: the best by evaluation
 
 An agent's folder is what `evaluate.py` takes: `agent.json` and `params/`, which Orbax writes.
-`agent.json` has the fields of `AgentInfo`, the name and the SHA-256 of every part (`params`; in a
+`agent.json` has the fields of `AgentInfo`, the name and two SHA-256 of every part (`params`; in a
 checkpoint, which is an agent's folder too, also `training`), and a SHA-256 of all this. It is
 written last, when everything else is on disk: what it names is whole. Orbax itself checks nothing
-of what it reads: most flipped bits would become other numbers.
+of what it reads: most flipped bits would become other numbers. So a part's files are checked before
+Orbax sees them, and its arrays afterwards.
 
     python -m maskrl.checkpoint FOLDER...    adds checksums to what earlier versions wrote
 """
@@ -100,13 +101,14 @@ class Checkpointer:
             still is.
         """
         folder = self.folder / str(agent_steps)
-        if (folder / AGENT).exists():
-            return
-        with _said(folder), files.whole(folder) as partial:
-            partial.mkdir()
-            _write(partial, info, {PARAMS: params, TRAINING: training})
-        for step in self._complete()[:-KEEP]:
-            shutil.rmtree(self.folder / str(step), ignore_errors=True)
+        with _said(folder):
+            if (folder / AGENT).exists():
+                return
+            with files.whole(folder) as partial:
+                partial.mkdir()
+                _write(partial, info, {PARAMS: params, TRAINING: training})
+            for step in self._complete()[:-KEEP]:
+                shutil.rmtree(self.folder / str(step), ignore_errors=True)
 
     @property
     def newest(self) -> int | None:
@@ -304,16 +306,17 @@ def _write(folder: pathlib.Path, info: AgentInfo, parts: dict[str, Any]) -> None
     content = dataclasses.asdict(info) | {"parts": {}}
     try:
         for name, tree in parts.items():
-            digest = _digest(tree)
+            part = {"sha256": _digest(tree)}
             names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
             path = next(folder / n for n in names if not (folder / n).exists())
-            content["parts"][name] = {"folder": path.name, "sha256": digest}
             with files.whole(path) as partial:
                 with ocp.StandardCheckpointer(multiprocessing_options=_alone(name)) as orbax:
                     orbax.save(partial, tree)
                 # Orbax's marker, which holds this machine's path; no reader asks for it, and
                 # agents travel.
                 (partial / "commit_success.txt").unlink(missing_ok=True)
+                part["files"] = _digest_of_files(partial)
+            content["parts"][name] = {"folder": path.name} | part
         files.write(folder / AGENT, _sealed(content))
         keep = {part["folder"] for part in content["parts"].values()}
     except BaseException:
@@ -390,11 +393,15 @@ def _read(folder: pathlib.Path, expected: dict[str, Any]) -> tuple[AgentInfo, di
     saved = {}
     for name, tree in expected.items():
         try:
-            path, digest = folder / parts[name]["folder"], parts[name]["sha256"]
+            part = parts[name]
+            path = folder / part["folder"]
+            # Earlier versions did not look at files.
+            if part.get("files") not in (None, _digest_of_files(path)):
+                raise ValueError(f"the files of {name} do not agree with their checksum")
             with ocp.StandardCheckpointer(multiprocessing_options=_alone(name)) as orbax:
                 saved[name] = orbax.restore(path.absolute(), tree)
             check_shapes(saved[name], tree, folder)
-            if _digest(saved[name]) != digest:
+            if _digest(saved[name]) != part["sha256"]:
                 raise ValueError(f"{name} do not agree with their checksum")
         except UserError:
             raise
@@ -424,6 +431,16 @@ def _digest(tree: Any) -> str:
             raise ValueError(f"{name} has numbers that are not finite")
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _digest_of_files(folder: pathlib.Path) -> str:
+    """SHA-256 of the names and contents of all files below a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with open(path, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder)} {content}\n".encode())
     return digest.hexdigest()
 
 
@@ -499,7 +516,8 @@ def seal(folder: pathlib.Path) -> None:
                 continue
             with ocp.StandardCheckpointer(multiprocessing_options=_alone(name)) as orbax:
                 tree = orbax.restore((folder / name).absolute())
-            content["parts"][name] = {"folder": name, "sha256": _digest(tree)}
+            sums = {"sha256": _digest(tree), "files": _digest_of_files(folder / name)}
+            content["parts"][name] = {"folder": name} | sums
         files.write(path, _sealed(content))
     except Exception as error:
         raise UserError(f"cannot read {folder}: {_first_line(error)}") from error

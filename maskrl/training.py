@@ -327,10 +327,13 @@ class Trainer:
     @property
     def newest(self) -> str:
         """What there is to go on with, in words."""
-        step = self.checkpointer.newest if self._first_host else None
-        if step is None:
-            return "there is no checkpoint" if self._first_host else "the first host has it"
-        return f"the newest checkpoint is step {step}"
+        if not self._first_host:
+            return "the first host has it"
+        try:
+            step = self.checkpointer.newest
+        except UserError as error:
+            return str(error)
+        return "there is no checkpoint" if step is None else f"the newest checkpoint is step {step}"
 
     def _try_to_save(self, logger: Logger) -> bool:
         """As `save`, but a disk that fails is only said."""

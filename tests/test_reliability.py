@@ -61,10 +61,30 @@ def assert_held(cases, count):
     return cases
 
 
-def test_damage_is_never_loaded(saved, tmp_path):
-    """Items 3 and 6: flipped bits, zeros, files cut off or gone, in agents and checkpoints."""
+def test_damage_is_never_loaded(saved, tmp_path, capfd):
+    """Items 3 and 6: flipped bits, zeros, files cut off or gone, in agents and checkpoints.
+
+    And nothing else is said: Orbax's threads would print tracebacks.
+    """
+    capfd.readouterr()
     cases = assert_held(damage.damaged(30, 0, tmp_path, saved), 30)
     assert {case["outcome"] for case in cases} >= {"refused", "the older one"}
+    assert capfd.readouterr().err == ""
+
+
+def test_arrays_are_checked_as_well_as_files(saved, tmp_path):
+    """As earlier versions wrote it, without a sum of the files: wrong numbers are refused, too."""
+    run = copy(saved, tmp_path)
+    for name in ("sha256", "files"):
+        path = run / "best" / "agent.json"
+        content = json.loads(path.read_text())
+        content["parts"]["params"][name] = "0" * 64
+        if name == "sha256":
+            del content["parts"]["params"]["files"]
+        del content["sha256"]
+        path.write_text(checkpoint._sealed(content))
+        with pytest.raises(UserError, match="do not agree with their checksum"):
+            checkpoint.load_agent(run)
 
 
 def test_the_next_older_checkpoint(saved, tmp_path, capsys):
@@ -135,6 +155,19 @@ def test_a_failed_save_is_said_and_tried_again(tmp_path, monkeypatch, capsys):
     assert checkpoint.Checkpointer(tmp_path / "run").newest is None
     monkeypatch.setattr(checkpoint, "_write", write)
     assert train_tiny(tmp_path / "run", **SMALL, resume=True).counters.agent_steps >= 120
+
+
+def test_a_folder_of_checkpoints_that_is_none_any_more(tmp_path):
+    """Item 10: training goes on without it, and says so."""
+    run = tmp_path / "run"
+
+    def evaluate(params):
+        (run / "checkpoints").rmdir()
+        (run / "checkpoints").write_text("a file")
+        return np.zeros(1)
+
+    with pytest.raises(Fault, match="the last save failed"):
+        train_tiny(run, **SMALL, eval_every=None, evaluate=evaluate)
 
 
 @pytest.mark.parametrize("limit", [1000, 100_000])

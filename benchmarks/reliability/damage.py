@@ -75,7 +75,8 @@ def damaged(cases: int, seed: int, folder: pathlib.Path, run: pathlib.Path) -> I
     """
     rng, copy = random.Random(seed), folder / "copy"
     expected = like(run)
-    agent, saved = checkpoint.load_agent(run / BEST)[1:], {}
+    agent, info = checkpoint.load_agent(run / BEST)[1:]
+    saved = {}
     for step in Checkpointer(run).steps():
         _copy(run, copy)
         for other in set(Checkpointer(run).steps()) - {step}:
@@ -83,7 +84,9 @@ def damaged(cases: int, seed: int, folder: pathlib.Path, run: pathlib.Path) -> I
         _, *saved[step] = Checkpointer(copy).restore(*expected)
 
     def read_agent() -> str:
-        _same(checkpoint.load_agent(copy / BEST)[1:], agent)
+        found, description = checkpoint.load_agent(copy / BEST)[1:]
+        _same(found, agent)
+        assert description == info
         return "unchanged"
 
     def read_checkpoint() -> str:

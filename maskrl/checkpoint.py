@@ -317,7 +317,7 @@ def _write(folder: pathlib.Path, info: AgentInfo, parts: dict[str, Any]) -> None
                 (partial / "commit_success.txt").unlink(missing_ok=True)
                 part["files"] = _digest_of_files(partial)
             content["parts"][name] = {"folder": path.name} | part
-        files.write(folder / AGENT, _sealed(content))
+        files.write(folder / AGENT, sealed(content))
         keep = {part["folder"] for part in content["parts"].values()}
     except BaseException:
         keep = _named(folder)
@@ -336,7 +336,7 @@ def _named(folder: pathlib.Path) -> set[str]:
         return set()
 
 
-def _sealed(content: dict[str, Any]) -> str:
+def sealed(content: dict[str, Any]) -> str:
     """The text of `agent.json`: the content, and its SHA-256."""
     return json.dumps(content | {"sha256": _digest_of_json(content)}, indent=2) + "\n"
 
@@ -367,7 +367,7 @@ def describe(folder: pathlib.Path) -> tuple[AgentInfo, dict[str, dict[str, str]]
         info = AgentInfo(**content)
         _check_info(info)
         for part in parts.values():
-            if pathlib.PurePath(part["folder"]).name != part["folder"]:
+            if part["folder"] == ".." or pathlib.Path(part["folder"]).parts != (part["folder"],):
                 raise ValueError(f"{part['folder']!r} is not in its folder")
     except (FileNotFoundError, NotADirectoryError) as error:
         if _exists(folder / "info" / "metadata"):
@@ -518,7 +518,7 @@ def seal(folder: pathlib.Path) -> None:
                 tree = orbax.restore((folder / name).absolute())
             sums = {"sha256": _digest(tree), "files": _digest_of_files(folder / name)}
             content["parts"][name] = {"folder": name} | sums
-        files.write(path, _sealed(content))
+        files.write(path, sealed(content))
     except Exception as error:
         raise UserError(f"cannot read {folder}: {_first_line(error)}") from error
     print(f"{folder}: sealed")

@@ -72,6 +72,18 @@ def test_damage_is_never_loaded(saved, tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("name", ["..", "", "../params", "/", "."])
+def test_no_path_leaves_its_folder(saved, tmp_path, name):
+    """Item 10: whoever wrote the description, and its checksum."""
+    path = copy(saved, tmp_path) / "best" / "agent.json"
+    content = json.loads(path.read_text())
+    content["parts"]["params"]["folder"] = name
+    del content["sha256"]
+    path.write_text(checkpoint.sealed(content))
+    with pytest.raises(UserError, match="not in its folder"):
+        checkpoint.load_agent(path.parent)
+
+
 def test_arrays_are_checked_as_well_as_files(saved, tmp_path):
     """As earlier versions wrote it, without a sum of the files: wrong numbers are refused, too."""
     run = copy(saved, tmp_path)
@@ -82,7 +94,7 @@ def test_arrays_are_checked_as_well_as_files(saved, tmp_path):
         if name == "sha256":
             del content["parts"]["params"]["files"]
         del content["sha256"]
-        path.write_text(checkpoint._sealed(content))
+        path.write_text(checkpoint.sealed(content))
         with pytest.raises(UserError, match="do not agree with their checksum"):
             checkpoint.load_agent(run)
 
@@ -329,15 +341,15 @@ def readers(saved, tmp_path_factory):
     "name",
     [
         *("recording.npz", "result.json", "config.json", "agent.json", "metrics.csv"),
-        *("train_step.npz", "agent.dat"),
+        *("resealed/agent.json", "train_step.npz", "agent.dat"),
     ],
 )
 def test_fuzzed_files(readers, name):
     """Item 10: read, or refused in one line; nothing else."""
-    found = [path for path in readers if path.name == name]
+    found = [path for path in readers if str(path).endswith(f"/{name}")]
     if not found:
         pytest.skip("no PyTorch")
-    (path,) = found
+    path = min(found, key=lambda p: len(p.parts))
     whole = path.read_bytes()
     readers[path](path)
 

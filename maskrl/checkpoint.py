@@ -22,6 +22,7 @@ import fcntl
 import hashlib
 import itertools
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -366,8 +367,9 @@ def describe(folder: pathlib.Path) -> tuple[AgentInfo, dict[str, dict[str, str]]
         parts = content.pop("parts")
         info = AgentInfo(**content)
         _check_info(info)
+        names = os.listdir(folder)
         for part in parts.values():
-            if part["folder"] == ".." or pathlib.Path(part["folder"]).parts != (part["folder"],):
+            if part["folder"] not in names:
                 raise ValueError(f"{part['folder']!r} is not in its folder")
     except (FileNotFoundError, NotADirectoryError) as error:
         if _exists(folder / "info" / "metadata"):

@@ -246,6 +246,7 @@ def readers(folder: pathlib.Path, run: pathlib.Path, game: recording.Recording) 
     (folder / "result.json").write_text(json.dumps(numbers | words))
     for source in (run / CONFIG, run / BEST / checkpoint.AGENT, run / "metrics.csv"):
         shutil.copy(source, folder)
+    (folder / checkpoint.PARAMS).mkdir()
     found: Readers = {
         folder / "recording.npz": recording.read,
         folder / "result.json": lambda path: tables.markdown(tables.read_results([path])),
@@ -255,7 +256,7 @@ def readers(folder: pathlib.Path, run: pathlib.Path, game: recording.Recording) 
     }
     # With its checksum mended, so that what the checksum guards is asked, too.
     resealed = folder / "resealed" / checkpoint.AGENT
-    resealed.parent.mkdir()
+    (resealed.parent / checkpoint.PARAMS).mkdir(parents=True)
     shutil.copy(folder / checkpoint.AGENT, resealed)
     found[resealed] = _read_resealed
     step = dict.fromkeys(official.TRAIN_STEP, np.zeros(3, np.float32))

@@ -28,13 +28,13 @@ _PROGRAM = """
 from maskrl.signals import Signals
 
 SIGNALS = Signals("train.py")
+stages, now = open("stages", "ab", buffering=0), [b"0"]
+stages.write(b"0")
 
 import time
 import numpy as np
 import train
 from maskrl import checkpoint, evaluation, training
-
-stages, now = open("stages", "ab", buffering=0), [b"0"]
 
 def marked(owner, name, stage):
     inner = getattr(owner, name)

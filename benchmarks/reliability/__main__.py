@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import signal
 import sys
 import tempfile
 import time
@@ -34,6 +35,7 @@ from benchmarks.reliability.victim import Broken, Case
 from maskrl import checkpoint, config, devices, evaluation, files, training
 from maskrl.cli import Parser
 from maskrl.errors import UserError, exit_on_user_error
+from maskrl.signals import SIGNALS
 
 AGENT = pathlib.Path("agents/Breakout-both")
 
@@ -126,6 +128,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def attack(args: argparse.Namespace, folder: pathlib.Path) -> int:
     """Does it, prints the table, writes what came of it."""
+    for number in SIGNALS:  # as from a terminal: behind `&` and `nohup` some would be ignored
+        default = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, default)
     began, report = time.time(), {"attack": args.attack, "seed": args.seed, "machine": machine()}
     cases: list[dict[str, Any]] = []
     if args.attack == "soak":

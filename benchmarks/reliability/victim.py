@@ -18,7 +18,7 @@ STAGES = ("start", "training", "saving", "evaluating", "replacing best")
 # The smallest network, many saves and evaluations.
 FLAGS = (
     *("--game=Breakout", "--core=none", "--mask=none", "--groups=2", "--actors-per-group=2"),
-    *("--unroll-length=3", "--steps=1000000", "--save-every=1", "--eval-every=200"),
+    *("--unroll-length=3", "--steps=1000000", "--save-every=1", "--eval-every=60"),
     *("--eval-episodes=2", "--eval-episode-steps=20"),
 )
 
@@ -104,7 +104,7 @@ class Victim:
     def stage(self) -> str:
         with open(self.folder / "stages", "rb") as file:
             file.seek(-1, os.SEEK_END)
-            return STAGES[int(file.read())]
+            return STAGES[int(file.read(1))]
 
     def times(self, stage: str) -> int:
         """How often it has come to a stage (training: how often it has gone on with it)."""

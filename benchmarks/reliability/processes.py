@@ -77,7 +77,7 @@ def moments(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
             victim.wait_for(stage)
             time.sleep(rng.uniform(0, SPANS[stage]))
             os.kill(victim.process.pid, signal.SIGSTOP)
-            victim.until(victim.stands_still)
+            victim.until(victim.stands_still, every=0.005)
             case = {"number": number, "what": victim.stage, "failed": ""}
             case["lost_seconds"] = time.time() - _saved_at(victim.run)
             case["half_written"] = len(list(victim.run.rglob("*.part")))

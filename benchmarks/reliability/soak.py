@@ -51,7 +51,7 @@ def draw(samples: list[dict[str, Any]], path: pathlib.Path) -> None:
     for axis, (name, label) in zip(axes, SHOWN.items(), strict=True):
         axis.plot(minutes, [s[name] for s in samples], linewidth=1)
         axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * max(s[name] for s in samples))
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_title(f"{last['saves']} saves, {last['evaluations']} evaluations", loc="left")
     axes[-1].set_xlabel("minutes of training")

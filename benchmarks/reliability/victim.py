@@ -122,10 +122,12 @@ class Victim:
 
     def wait_for(self, stage: str) -> None:
         """Returns as soon as it is there; raises Broken as `until` does."""
-        self.until(lambda: self.stage == stage, stage)
+        self.until(lambda: self.stage == stage, stage, every=0.005)
 
-    def until(self, condition: Callable[[], bool], what: str = "so far") -> None:
-        """Returns as soon as the condition holds.
+    def until(
+        self, condition: Callable[[], bool], what: str = "so far", every: float = 0.1
+    ) -> None:
+        """Returns as soon as the condition holds; looks every so many seconds.
 
         Raises:
           Broken: it has ended, or does not get there.
@@ -136,7 +138,7 @@ class Victim:
                 raise Broken(f"ended with {self.process.returncode}: {self.last_line}")
             if time.monotonic() - since > PATIENCE:
                 raise Broken(f"not {what} after {PATIENCE} s: {self.last_line}")
-            time.sleep(0.002)
+            time.sleep(every)
 
     def ended(self) -> int:
         """Its exit code, which it must come to.

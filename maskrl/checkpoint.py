@@ -22,6 +22,7 @@ import fcntl
 import hashlib
 import itertools
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -49,6 +50,10 @@ PARAMS, TRAINING = "params", "training"  # the parts
 _PADDED = "/recent/"  # of training: means of games and lives, padded with NaN
 KEEP = 2  # checkpoints
 _DAMAGED = ".damaged"  # the end of a checkpoint's name once it was found damaged
+
+
+# What Orbax raises it also logs, with many tracebacks; here it is said in one line.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 class Damaged(UserError):

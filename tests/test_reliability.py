@@ -183,8 +183,8 @@ def test_a_folder_of_checkpoints_that_is_none_any_more(tmp_path):
 
 
 @pytest.mark.parametrize("limit", [1000, 100_000])
-def test_a_size_limit_ends_in_one_line(saved, tmp_path, limit):
-    """Item 2, with Orbax itself failing."""
+def test_a_size_limit_ends_in_one_line(saved, tmp_path, limit, caplog):
+    """Item 2, with Orbax itself failing: it logs no tracebacks."""
     _, params, info = checkpoint.load_agent(saved)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -196,6 +196,7 @@ def test_a_size_limit_ends_in_one_line(saved, tmp_path, limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert not list((tmp_path / "agent").iterdir())
+    assert caplog.records == []
 
 
 def test_a_checkpoint_that_cannot_be_put_aside(saved, tmp_path, monkeypatch):

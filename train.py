@@ -11,7 +11,7 @@ On several hosts, the same command on each:
 Writes `runs/<Game>-<mask>-<seed>/`: checkpoints, metrics.csv, TensorBoard events, config.json.
 """
 
-from maskrl.signals import Signals
+from maskrl.signals import Outlet, Signals
 
 if __name__ == "__main__":
     SIGNALS = Signals("train.py")  # before the imports, which take seconds and start threads
@@ -79,19 +79,30 @@ def new_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Con
             f"--steps {settings.steps} is less than one unroll of all actors: "
             f"at least {settings.unroll_steps}"
         )
-    devices.most_devices(settings.actors_per_group)  # raises before the folder is made
+    # What these two raise, they raise before the folder is made.
+    devices.most_devices(settings.actors_per_group)
+    if settings.origin is not None:
+        checkpoint.load_agent(pathlib.Path(settings.origin))
     run = args.run_dir or RUNS / settings.run_name
     try:
-        # A folder without a configuration is what is left of a start that was killed.
-        if run.exists() and (
-            not run.is_dir() or any(p.name != checkpoint.LOCK for p in run.iterdir())
-        ):
+        if run.exists() and not holds_nothing(run):
             raise UserError(
                 f"{run} exists: go on with --resume {run}, or name another by --run-dir"
             )
     except (OSError, ValueError) as error:
         raise UserError(f"cannot make {run}: {getattr(error, 'strerror', error)}") from error
     return settings, run
+
+
+def holds_nothing(run: pathlib.Path) -> bool:
+    """Whether this is what a start that was killed has left: no configuration, nothing saved."""
+    left = {checkpoint.LOCK, f"{checkpoint.CONFIG}.part", checkpoint.CHECKPOINTS}
+    saved = run / checkpoint.CHECKPOINTS
+    return (
+        run.is_dir()
+        and all(path.name in left for path in run.iterdir())
+        and not (saved.exists() and any(saved.iterdir()))
+    )
 
 
 def old_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Config, pathlib.Path]:
@@ -129,18 +140,23 @@ def starting(run: pathlib.Path, new: bool, signals: Signals | None) -> Iterator[
         yield
         return
 
+    above = [folder for folder in run.parents if not folder.exists()]
+
     def undo() -> str:
-        if new and not (run / checkpoint.CHECKPOINTS).exists():
+        if new and not (run / checkpoint.CONFIG).exists():
             shutil.rmtree(run, ignore_errors=True)
+            with contextlib.suppress(OSError):  # others may have put something into them
+                for folder in above:
+                    folder.rmdir()
         return "nothing was changed"
 
-    if signals is not None:
-        signals.leave(undo)
     try:
         run.mkdir(parents=True, exist_ok=not new or run.exists())
     except OSError as error:
         raise UserError(f"cannot make {run}: {error.strerror}") from error
     with checkpoint.locked(run):
+        if signals is not None:
+            signals.leave(undo)
         try:
             yield
         except BaseException:
@@ -188,13 +204,19 @@ def train(settings: config.Config, run: pathlib.Path, resume: bool, signals: Sig
     return 0
 
 
-if __name__ == "__main__":
+def program(signals: Signals) -> None:
+    """`main` as a program of its own: on every core, and whoever listens may go away."""
+    sys.stdout, sys.stderr = Outlet(sys.stdout), Outlet(sys.stderr)
     devices.use_cores()
     try:
-        code = main(signals=SIGNALS)
+        code = main(signals=signals)
     except SystemExit as error:
         code = error.code
         if code == Fault.exit_code:  # threads that wait for a lost environment would be waited for
             sys.stdout.flush()
             os._exit(code)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    program(SIGNALS)

@@ -44,21 +44,24 @@ class Archive:
           UserError: what is there does not fit, or is damaged.
         """
         if resume:
-            saved = self._checkpointer.restore(*_to_tree(fresh))
+            saved = self._checkpointer.restore(*to_tree(fresh))
             if saved is not None:
-                return _from_tree(fresh, *saved[1:])
+                return from_tree(fresh, *saved[1:])
             print(f"{self._run} has no checkpoint yet: it begins at step 0")
-        return self._begin_with_an_agent(fresh) if self._config.origin else fresh
+        return fresh if self._config.origin is None else self._begin_with_an_agent(fresh)
 
     @property
     def newest(self) -> str:
         """What there is to go on with, in words."""
-        step = self._checkpointer.newest
+        try:
+            step = self._checkpointer.newest
+        except UserError as error:
+            return str(error)
         return "there is no checkpoint" if step is None else f"the newest checkpoint is step {step}"
 
     def save(self, state: RunState, say: Say) -> bool:
         """Returns whether everything is on disk; if not, that is said."""
-        params, training = _to_tree(state)
+        params, training = to_tree(state)
         agent_steps = int(state.counters["agent_steps"])
         try:
             self._checkpointer.save(agent_steps, params, training, self._info(agent_steps))
@@ -110,13 +113,13 @@ class Archive:
         return run_state.begin_with(fresh, params, info.agent_steps)
 
 
-def _to_tree(state: RunState) -> tuple[Params, dict[str, Any]]:
+def to_tree(state: RunState) -> tuple[Params, dict[str, Any]]:
     """(parameters, all else): plain dicts of arrays, as a checkpoint holds them."""
     tree = flax.serialization.to_state_dict(state)
     return tree["learner"].pop("params"), tree
 
 
-def _from_tree(like: RunState, params: Params, tree: dict[str, Any]) -> RunState:
-    """The inverse of `_to_tree`; `like` has the structure."""
+def from_tree(like: RunState, params: Params, tree: dict[str, Any]) -> RunState:
+    """The inverse of `to_tree`; `like` has the structure."""
     tree = tree | {"learner": tree["learner"] | {"params": params}}
     return flax.serialization.from_state_dict(like, tree)

@@ -7,10 +7,11 @@ A run's folder:
     best/                        an agent's folder: the best by evaluation
 
 An agent's folder is what `evaluate.py` takes: `agent.json` and `params/`, which Orbax writes.
-`agent.json` has the fields of `AgentInfo`, the name and the SHA-256 of every part (`params`; in a
+`agent.json` has the fields of `AgentInfo`, the name and two SHA-256 of every part (`params`; in a
 checkpoint, which is an agent's folder too, also `training`), and a SHA-256 of all this. It is
 written last, when everything else is on disk: what it names is whole. Orbax itself checks nothing
-of what it reads: most flipped bits would become other numbers.
+of what it reads: most flipped bits would become other numbers. So a part's files are checked before
+Orbax sees them, and its arrays afterwards.
 
     python -m maskrl.checkpoint FOLDER...    adds checksums to what earlier versions wrote
 """
@@ -21,6 +22,8 @@ import fcntl
 import hashlib
 import itertools
 import json
+import logging
+import os
 import pathlib
 import shutil
 import sys
@@ -47,6 +50,10 @@ PARAMS, TRAINING = "params", "training"  # the parts
 _PADDED = "/recent/"  # of training: means of games and lives, padded with NaN
 KEEP = 2  # checkpoints
 _DAMAGED = ".damaged"  # the end of a checkpoint's name once it was found damaged
+
+
+# What Orbax raises it also logs, with many tracebacks; here it is said in one line.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 class Damaged(UserError):
@@ -100,13 +107,14 @@ class Checkpointer:
             still is.
         """
         folder = self.folder / str(agent_steps)
-        if (folder / AGENT).exists():
-            return
-        with _said(folder), files.whole(folder) as partial:
-            partial.mkdir()
-            _write(partial, info, {PARAMS: params, TRAINING: training})
-        for step in self._complete()[:-KEEP]:
-            shutil.rmtree(self.folder / str(step), ignore_errors=True)
+        with _said(folder):
+            if (folder / AGENT).exists():
+                return
+            with files.whole(folder) as partial:
+                partial.mkdir()
+                _write(partial, info, {PARAMS: params, TRAINING: training})
+            for step in self._complete()[:-KEEP]:
+                shutil.rmtree(self.folder / str(step), ignore_errors=True)
 
     @property
     def newest(self) -> int | None:
@@ -156,7 +164,10 @@ class Checkpointer:
             if newer > step:
                 aside = self.folder / f"{newer}{_DAMAGED}"
                 shutil.rmtree(aside, ignore_errors=True)
-                (self.folder / str(newer)).rename(aside)
+                try:
+                    (self.folder / str(newer)).rename(aside)
+                except OSError as error:
+                    raise UserError(f"cannot use {self.folder}: {error.strerror}") from error
         return step, saved[PARAMS], saved[TRAINING]
 
     def restore_agent(self, precision: str = "float32") -> tuple[Agent, Params, AgentInfo]:
@@ -229,9 +240,9 @@ def save_agent(folder: pathlib.Path, params: Params, info: AgentInfo) -> None:
 
 
 def score_of(folder: pathlib.Path) -> float | None:
-    """The score that chose the agent in this folder; None if there is none."""
+    """The score that chose the agent in this folder; None if there is none that is whole."""
     try:
-        return _describe(folder)[0].score
+        return _load(folder, "float32")[2].score
     except UserError:
         return None
 
@@ -285,7 +296,7 @@ def _game_of(run: pathlib.Path) -> str | None:
 
 def _load(folder: pathlib.Path, precision: str) -> tuple[Agent, Params, AgentInfo]:
     """An agent's folder, or a checkpoint's."""
-    info, _ = _describe(folder)
+    info, _ = describe(folder)
     try:
         agent = make_agent(info, precision)
         shapes = jax.eval_shape(agent.init_params, jax.random.PRNGKey(0))
@@ -301,17 +312,18 @@ def _write(folder: pathlib.Path, info: AgentInfo, parts: dict[str, Any]) -> None
     content = dataclasses.asdict(info) | {"parts": {}}
     try:
         for name, tree in parts.items():
-            digest = _digest(tree)
+            part = {"sha256": _digest(tree)}
             names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
             path = next(folder / n for n in names if not (folder / n).exists())
-            content["parts"][name] = {"folder": path.name, "sha256": digest}
             with files.whole(path) as partial:
                 with ocp.StandardCheckpointer(multiprocessing_options=_alone(name)) as orbax:
                     orbax.save(partial, tree)
                 # Orbax's marker, which holds this machine's path; no reader asks for it, and
                 # agents travel.
                 (partial / "commit_success.txt").unlink(missing_ok=True)
-        files.write(folder / AGENT, _sealed(content))
+                part["files"] = _digest_of_files(partial)
+            content["parts"][name] = {"folder": path.name} | part
+        files.write(folder / AGENT, sealed(content))
         keep = {part["folder"] for part in content["parts"].values()}
     except BaseException:
         keep = _named(folder)
@@ -325,12 +337,12 @@ def _write(folder: pathlib.Path, info: AgentInfo, parts: dict[str, Any]) -> None
 def _named(folder: pathlib.Path) -> set[str]:
     """The parts' folders that `agent.json` names."""
     try:
-        return {part["folder"] for part in _describe(folder)[1].values()}
+        return {part["folder"] for part in describe(folder)[1].values()}
     except UserError:
         return set()
 
 
-def _sealed(content: dict[str, Any]) -> str:
+def sealed(content: dict[str, Any]) -> str:
     """The text of `agent.json`: the content, and its SHA-256."""
     return json.dumps(content | {"sha256": _digest_of_json(content)}, indent=2) + "\n"
 
@@ -339,7 +351,7 @@ def _digest_of_json(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _describe(folder: pathlib.Path) -> tuple[AgentInfo, dict[str, dict[str, str]]]:
+def describe(folder: pathlib.Path) -> tuple[AgentInfo, dict[str, dict[str, str]]]:
     """(description, parts) in `agent.json`, checked.
 
     Raises:
@@ -360,8 +372,9 @@ def _describe(folder: pathlib.Path) -> tuple[AgentInfo, dict[str, dict[str, str]
         parts = content.pop("parts")
         info = AgentInfo(**content)
         _check_info(info)
+        names = os.listdir(folder)
         for part in parts.values():
-            if pathlib.PurePath(part["folder"]).name != part["folder"]:
+            if part["folder"] not in names:
                 raise ValueError(f"{part['folder']!r} is not in its folder")
     except (FileNotFoundError, NotADirectoryError) as error:
         if _exists(folder / "info" / "metadata"):
@@ -383,15 +396,19 @@ def _read(folder: pathlib.Path, expected: dict[str, Any]) -> tuple[AgentInfo, di
     Raises:
       UserError: something is missing, damaged, or of another shape.
     """
-    info, parts = _describe(folder)
+    info, parts = describe(folder)
     saved = {}
     for name, tree in expected.items():
         try:
-            path, digest = folder / parts[name]["folder"], parts[name]["sha256"]
+            part = parts[name]
+            path = folder / part["folder"]
+            # Earlier versions did not look at files.
+            if part.get("files") not in (None, _digest_of_files(path)):
+                raise ValueError(f"the files of {name} do not agree with their checksum")
             with ocp.StandardCheckpointer(multiprocessing_options=_alone(name)) as orbax:
                 saved[name] = orbax.restore(path.absolute(), tree)
             check_shapes(saved[name], tree, folder)
-            if _digest(saved[name]) != digest:
+            if _digest(saved[name]) != part["sha256"]:
                 raise ValueError(f"{name} do not agree with their checksum")
         except UserError:
             raise
@@ -421,6 +438,16 @@ def _digest(tree: Any) -> str:
             raise ValueError(f"{name} has numbers that are not finite")
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _digest_of_files(folder: pathlib.Path) -> str:
+    """SHA-256 of the names and contents of all files below a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with open(path, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder)} {content}\n".encode())
     return digest.hexdigest()
 
 
@@ -496,8 +523,9 @@ def seal(folder: pathlib.Path) -> None:
                 continue
             with ocp.StandardCheckpointer(multiprocessing_options=_alone(name)) as orbax:
                 tree = orbax.restore((folder / name).absolute())
-            content["parts"][name] = {"folder": name, "sha256": _digest(tree)}
-        files.write(path, _sealed(content))
+            sums = {"sha256": _digest(tree), "files": _digest_of_files(folder / name)}
+            content["parts"][name] = {"folder": name} | sums
+        files.write(path, sealed(content))
     except Exception as error:
         raise UserError(f"cannot read {folder}: {_first_line(error)}") from error
     print(f"{folder}: sealed")
@@ -514,7 +542,7 @@ def main(argv: list[str] | None = None) -> int:
             parts += [folder / BEST] * _exists(folder / BEST / AGENT)
             for part in parts or [folder]:
                 try:
-                    _describe(part)
+                    describe(part)
                 except UserError:
                     seal(part)
     return 0

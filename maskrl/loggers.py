@@ -74,24 +74,28 @@ class Logger:
 
     def __init__(self, folder: pathlib.Path, start: int, target: int):
         self._path = folder / "metrics.csv"
-        kept, damaged = _read_rows(self._path, start)
-        if damaged:
-            copy = folder / "metrics.damaged.csv"
-            shutil.copyfile(self._path, copy)
-            print(f"{self._path}: {damaged} damaged rows are dropped ({copy} has them)")
+        kept, damaged = read_rows(self._path, start)
         text = io.StringIO(newline="")
         rows = csv.DictWriter(text, COLUMNS)
         rows.writeheader()
         rows.writerows(kept)
-        files.write(self._path, text.getvalue())
-        self._size = self._path.stat().st_size  # bytes, of whole rows
         self._waiting: list[dict[str, object]] = []  # rows that are not on disk
         self._failing = False
-        # Not tensorboardX's `SummaryWriter`: its queue blocks for ever once its thread has failed.
-        self._events = EventsWriter(str(folder / "events"))
-        if kept:
-            start_of_session = SessionLog(status=SessionLog.START)
-            self._events.write_event(Event(step=start, session_log=start_of_session))
+        try:
+            if damaged:
+                copy = folder / "metrics.damaged.csv"
+                shutil.copyfile(self._path, copy)
+                print(f"{self._path}: {damaged} damaged rows are dropped ({copy} has them)")
+            files.write(self._path, text.getvalue())
+            self._size = self._path.stat().st_size  # bytes, of whole rows
+            # Not tensorboardX's `SummaryWriter`: its queue blocks for ever once its thread has
+            # failed.
+            self._events = EventsWriter(str(folder / "events"))
+            if kept:
+                start_of_session = SessionLog(status=SessionLog.START)
+                self._events.write_event(Event(step=start, session_log=start_of_session))
+        except OSError as error:
+            raise UserError(f"cannot write in {folder}: {error.strerror}") from error
         self._progress = tqdm(
             total=target, initial=start, unit=" steps", unit_scale=True, dynamic_ncols=True
         )
@@ -145,7 +149,7 @@ class Logger:
             self._events.close()
 
 
-def _read_rows(path: pathlib.Path, last: int) -> tuple[list[dict[str, str]], int]:
+def read_rows(path: pathlib.Path, last: int) -> tuple[list[dict[str, str]], int]:
     """(the rows up to `last` agent steps, how many others are no rows): torn, or not of numbers."""
     try:
         lines = path.read_bytes().decode(errors="replace").splitlines()

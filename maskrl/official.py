@@ -45,6 +45,11 @@ _CONVS = {
 }
 _DENSES = {"actor_linear": ("policy",), "critic_linear": ("value",)}
 _OPTIONAL = {"convlstm1.conv", "att_conv_a1", "att_conv_c1"}  # absent in the ablations
+# What a `*_train_step.npz` has at least.
+TRAIN_STEP = (
+    *("game", "frames", "pixels", "obs", "normaliser0", "h0", "c0", "h", "logits", "values"),
+    *("actions", "rewards", "entropy"),
+)
 
 
 def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -251,8 +256,7 @@ def read_train_step(path: pathlib.Path) -> dict[str, np.ndarray]:
       UserError: no such file, or not such an archive.
     """
     data = read_archive(path)
-    needed = "game frames pixels obs normaliser0 h0 c0 h logits values actions rewards entropy"
-    missing = [name for name in needed.split() if name not in data]
+    missing = [name for name in TRAIN_STEP if name not in data]
     if missing:
         raise UserError(f"{path} is no train step of the original: {missing[0]} is missing")
     return data

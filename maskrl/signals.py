@@ -3,15 +3,18 @@
 A thread waits for them (`sigwait`); no code is ever interrupted in its middle, and the thread
 answers even while the main thread is inside a library. What it does then is said by stages:
 `Signals.leave` (nothing to save: end at once) and `Signals.ask` (the first signal asks, the second
-one ends at once). Signals that the parent ignores (`nohup`) stay ignored.
+one ends at once). Signals that the parent ignores (`nohup`) stay ignored. Whoever listens, a
+terminal or `| tee`, often ends with the same signal: an `Outlet` stands that.
 """
 
 import contextlib
+import errno
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any, TextIO
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -60,10 +63,40 @@ class Signals:
                 return
             first, self.received = self.received is None, self.received or number
             if first and self._ask is not None:
-                print(f"\n{number.name}: saving; once more to end at once", file=sys.stderr)
                 self._ask()
+                with contextlib.suppress(Exception):
+                    print(f"\n{number.name}: saving; once more to end at once", file=sys.stderr)
                 continue
             with contextlib.suppress(Exception):
                 print(f"\n{self._program}: {number.name}: {self._last_words()}", file=sys.stderr)
                 sys.stdout.flush()
             os._exit(128 + number)
+
+
+class Outlet:
+    """A standard stream that no failure ends the program: what cannot be said is lost.
+
+    Once nobody listens any more, all is.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, function: Callable, *args: str) -> None:
+        try:
+            function(*args)
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.EIO):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -59,7 +59,7 @@ class Trainer:
         self._evaluate = evaluate or evaluation_of(self.agent, config, lambda: alone and self._stop)
         init_key, act_key = jax.random.split(jax.random.PRNGKey(config.seed))
         state = run_state.fresh(self.agent, config, init_key)
-        if resume or config.origin:
+        if resume or config.origin is not None:
             state = hosts.from_first(lambda: self.archive.begin(state, resume=resume))
         self.counters = run_state.unpack(state.counters)
         self.counters.sessions += 1
@@ -83,12 +83,13 @@ class Trainer:
           KeyboardInterrupt: it was asked to stop; it has saved.
         """
         start, steps = self.counters.agent_steps, self.config.steps
-        logger = Logger(self.run, start, steps) if self._first_host else Silence()
         clock = Clock(self.counters.seconds)
         if_one_fails = (
             "train.py: error: this process or another one of the run has failed; go on with the "
             f"newest checkpoint, all processes: --resume {self.run}"
         )
+        with hosts.ending_together(if_one_fails):
+            logger = Logger(self.run, start, steps) if self._first_host else Silence()
         finite, answering = True, True
         try:
             with hosts.ending_together(if_one_fails):

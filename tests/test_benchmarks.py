@@ -5,6 +5,8 @@ import json
 import pytest
 
 from benchmarks import __main__ as benchmarks
+from benchmarks.reliability import __main__ as reliability
+from benchmarks.reliability import soak
 
 
 def test_floors(monkeypatch):
@@ -40,3 +42,24 @@ def test_benchmarks(tmp_path, monkeypatch):
     assert all(row["training"] > 0 for row in rows)
     benchmarks.main(["--game", "Breakout", "--profile", str(tmp_path / "trace")])
     assert list((tmp_path / "trace").rglob("perfetto_trace.json.gz"))
+
+
+def test_attacks_are_counted():
+    """A row per thing that was attacked, and one for all."""
+    cases = [
+        {"what": "a", "failed": "", "outcome": "refused"},
+        {"what": "a", "failed": "why", "outcome": "broken"},
+        {"what": "b", "failed": "", "seconds": 2.0},
+    ]
+    rows = [line.split() for line in reliability.table(cases).splitlines()]
+    assert rows[1][:3] == ["a", "2", "1"]
+    assert rows[2] == ["b", "1", "0", "seconds", "median", "2.0,", "most", "2.0"]
+    assert rows[3][:3] == ["all", "3", "1"]
+
+
+def test_a_soak_is_drawn(tmp_path):
+    """Memory, files and threads over time."""
+    sample = {"memory": 500, "files": 30, "threads": 40, "saves": 9, "evaluations": 3}
+    samples = [sample | {"minutes": n, "memory": 500 + n} for n in range(5)]
+    soak.draw(samples, tmp_path / "soak.png")
+    assert (tmp_path / "soak.png").stat().st_size > 5000

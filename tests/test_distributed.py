@@ -21,6 +21,7 @@ from maskrl.training import Trainer
 RUN = pathlib.Path("runs/Breakout-both-0")
 FLAGS = [*TINY_FLAGS, "--core=none", "--actors-per-group=4", "--steps=240"]
 ENDLESS = [*FLAGS, "--steps=1000000"]
+EVALUATING = ["--eval-every=100", "--eval-episodes=2", "--eval-episode-steps=20"]
 PATIENCE = 120  # seconds for anything that two processes do
 
 # train.py, and what it trained: the parameters of every device in one file.
@@ -107,10 +108,10 @@ def two_hosts(tmp_path):
     """`two_hosts(argv)` starts train.py on both, with no folder shared; both are ended at last."""
     started = []
 
-    def begin(argv):
+    def begin(argv, code=TRAIN):
         port = free_port()
         for i in range(2):
-            started.append(start(tmp_path / f"host{i}", TRAIN, [*argv, *joining(port, i)]))
+            started.append(start(tmp_path / f"host{i}", code, [*argv, *joining(port, i)]))
         return started
 
     yield begin
@@ -141,7 +142,7 @@ def wait_until_training(folder, processes):
 def test_two_hosts_train_one_agent(tmp_path, two_hosts):
     """The same parameters on all four devices; the first host alone writes; one host goes on."""
     folders = [tmp_path / f"host{i}" for i in range(2)]
-    succeed(folders, two_hosts(FLAGS))
+    succeed(folders, two_hosts([*FLAGS, *EVALUATING]))
     first, second = (np.load(folder / "params.npz") for folder in folders)
     assert first["steps"] == second["steps"] >= 240
     names = set(first.files) - {"steps"}
@@ -158,6 +159,9 @@ def test_two_hosts_train_one_agent(tmp_path, two_hosts):
     assert int(rows_of(run)[-1]["agent_steps"]) == first["steps"]
     saved = [path.name for path in (run / "checkpoints").iterdir()]
     assert saved == [str(first["steps"])]
+    evaluated = [row for row in rows_of(run) if row["eval_score_mean"]]
+    assert len(evaluated) == 3  # two at intervals, one at the end
+    assert checkpoint.load_agent(run / checkpoint.BEST)[2].score is not None
 
     alone = start(folders[0], TRAIN, ["--resume", RUN, "--steps=300"])
     succeed(folders[:1], [alone])
@@ -203,6 +207,33 @@ def test_two_hosts_update_like_one(tmp_path):
     assert np.linalg.norm(first["update"] - one["update"]) < 1e-4 * norm
     for name in ("loss", "policy_loss", "value_loss", "gradient_norm"):
         np.testing.assert_allclose(first[name], one[name], rtol=1e-4, err_msg=name)
+
+
+# An evaluation that is longer than the silence after which a host counts as lost.
+SLEEPING = """
+import time
+from maskrl import evaluation
+
+play = evaluation.Player.play
+
+def slowly(*args, **kwargs):
+    time.sleep(2 * hosts.HEARTBEAT_SECONDS)
+    return play(*args, **kwargs)
+
+evaluation.Player.play = slowly
+"""
+
+
+@pytest.mark.slow
+def test_the_others_wait_for_a_long_evaluation(tmp_path, two_hosts):
+    """Inside a collective, for longer than a lost host would get."""
+    folders = [tmp_path / f"host{i}" for i in range(2)]
+    code = TRAIN.replace("sys.exit(", f"{SLEEPING}\nsys.exit(")
+    succeed(folders, two_hosts([*FLAGS, *EVALUATING], code))
+    first, second = (np.load(folder / "params.npz") for folder in folders)
+    assert first["steps"] == second["steps"] >= 240
+    np.testing.assert_array_equal(first["arr_0"], second["arr_0"])
+    assert sum(bool(row["eval_score_mean"]) for row in rows_of(folders[0] / RUN)) == 3
 
 
 @pytest.mark.parametrize("killed", [0, 1])

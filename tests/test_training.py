@@ -7,7 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from samples import TINY, compilations, tiny_config, train_tiny
+from samples import TINY, compilations, random_unroll, tiny_config, train_tiny
 from test_devices import run_on_devices
 
 from maskrl import checkpoint, evaluation, training
@@ -197,6 +197,24 @@ def test_resume_goes_on_with_everything(first, tmp_path, monkeypatch):
     train_tiny(tmp_path / "fresh")  # the first session again, for its seeds
     second, new = seeds[:2], seeds[2:4]
     assert len({*second, *new}) == 4
+
+
+def test_the_next_update_after_a_resume(first, tmp_path):
+    """On the same batch: bit by bit the parameters that it would have made."""
+    settings = tiny_config(steps=200)
+    resumed = training.Trainer(
+        settings, copy_of(first, tmp_path), device_count=1, resume=True, evaluate=None
+    )
+    unroll = random_unroll(first.agent, np.random.default_rng(0), 3, 2)
+    after = []
+    for trainer in (first, resumed):
+        a3c, devices = trainer.a3c, trainer.a3c._devices
+        state, snapshot = (
+            devices.replicate(devices.first(x)) for x in (a3c.state, a3c.groups[0].snapshot)
+        )
+        after.append(devices.first(a3c._update(state, snapshot, devices.put(unroll))[0]))
+    assert_same(*after)
+    assert differ(after[0].params, first.a3c.params)
 
 
 def test_resumed_run_is_stale_from_the_start(first, tmp_path):

@@ -1,0 +1,1 @@
+"""Attacks on runs and their files; `python -m benchmarks.reliability --help`."""

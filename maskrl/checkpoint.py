@@ -52,8 +52,8 @@ KEEP = 2  # checkpoints
 _DAMAGED = ".damaged"  # the end of a checkpoint's name once it was found damaged
 
 
-# What Orbax raises it also logs, with many tracebacks; here it is said in one line. And its threads,
-# after a failure, report to an event loop that has ended: Python would print that, too.
+# What Orbax raises it also logs, with many tracebacks; here it is said in one line. And its
+# threads, after a failure, report to an event loop that has ended: Python would print that, too.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 _unraisable = sys.unraisablehook
 

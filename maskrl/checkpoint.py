@@ -52,8 +52,18 @@ KEEP = 2  # checkpoints
 _DAMAGED = ".damaged"  # the end of a checkpoint's name once it was found damaged
 
 
-# What Orbax raises it also logs, with many tracebacks; here it is said in one line.
+# What Orbax raises it also logs, with many tracebacks; here it is said in one line. And its
+# threads, after a failure, report to an event loop that has ended: Python would print that, too.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
+_unraisable = sys.unraisablehook
+
+
+def _unraisable_but_orbax(what: Any) -> None:
+    if str(what.exc_value) != "Event loop is closed":
+        _unraisable(what)
+
+
+sys.unraisablehook = _unraisable_but_orbax
 
 
 class Damaged(UserError):

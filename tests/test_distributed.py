@@ -22,7 +22,7 @@ RUN = pathlib.Path("runs/Breakout-both-0")
 FLAGS = [*TINY_FLAGS, "--core=none", "--actors-per-group=4", "--steps=240"]
 ENDLESS = [*FLAGS, "--steps=1000000"]
 EVALUATING = ["--eval-every=100", "--eval-episodes=2", "--eval-episode-steps=20"]
-PATIENCE = 120  # seconds for anything that two processes do
+PATIENCE = 600  # seconds for anything that two processes do, on a machine with other work
 
 # train.py, and what it trained: the parameters of every device in one file.
 TRAIN = """

@@ -385,7 +385,7 @@ def start(folder, *argv):
         )
 
 
-def until(condition, process, seconds=120):
+def until(condition, process, seconds=600):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None

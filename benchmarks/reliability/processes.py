@@ -168,6 +168,8 @@ def disks(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
     written; a run whose last save failed ends with 1; the checkpoint before is whole; no hang.
     """
     rng = random.Random(seed)
+    if os.geteuid() != 0:
+        raise UserError("disk mounts small disks, and only root may")
     kinds = [(fault, over) for fault in FAULTS for over in (True, False)]
     for number in range(cases):
         fault, over = kinds[number % len(kinds)]

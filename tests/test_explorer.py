@@ -14,13 +14,13 @@ import xml.etree.ElementTree
 import numpy as np
 import pytest
 from PIL import Image
-from recordings import made_up
+from recordings import made_up, things
 
 from maskrl.errors import UserError
-from maskrl.explain import quantities
+from maskrl.explain import quantities, sights
 from maskrl.explain.explorer import CHUNK, write_explorer
 from maskrl.explain.frames import choose
-from maskrl.explain.overlay import STYLES, Drawn, layers, overlay
+from maskrl.explain.overlay import STYLES, Drawn, cover, layers, overlay
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 import websocket  # noqa: E402, selenium's own
@@ -365,6 +365,92 @@ def test_a_cell_has_its_course_and_its_highest_moments(show):
     assert page.state("cell") is None
 
 
+def surrounded(page, game, step: int) -> list[int]:
+    """The cells in which the bare game has a line around a sight."""
+    changed = (page.pixels("game") != game.frames[step]).any(axis=-1)
+    return np.unique(cover(game.view)[changed]).tolist()
+
+
+def borders(of_kind: np.ndarray) -> list[int]:
+    """Of these cells, bool [100], those that are beside another one, or at the view's edge."""
+    cells = np.pad(of_kind.reshape(10, 10), 1)
+    inner = cells[:-2, 1:-1] & cells[2:, 1:-1] & cells[1:-1, :-2] & cells[1:-1, 2:]
+    return np.flatnonzero(of_kind & ~inner.ravel()).tolist()
+
+
+def test_what_is_looked_at(show, browser):
+    """The legend of kinds: their shares, where they are and when, by pointer and by keys."""
+    game, kinds = things()
+    page = show(game)
+    page.choose("game", "policy")
+    page.scrub(23)
+    page.click("tab-sights")
+    assert not page.find("#moments").is_displayed()
+    found, (label,) = sights.group([sights.see(game, game.masks())])
+    mask = game.policy_mask.reshape(len(game), -1)
+    items = page.all("#sights-list .sight")
+    assert len(items) == len(found) == 4
+    for item, share in zip(items, sights.summary(mask, label, 4), strict=True):
+        words = [
+            f"{100 * x:.{int(x < 0.095)}f}".removesuffix(".0") for x in (share.mask, share.screen)
+        ]
+        assert f"{words[0]} % on {words[1]} % of the screen" in item.text
+        assert f"high in {100 * share.steps:.0f} % of steps" in item.text
+
+    before = {css: page.box(css) for css in (".frame", "#curves", "#sights-list li:last-child")}
+    curves = "return document.getElementById('curves').toDataURL()"
+    still = page.run(curves)
+    assert surrounded(page, game, 23) == []
+    for number, item in enumerate(items):
+        webdriver.ActionChains(browser).move_to_element(item).perform()
+        page.run("return new Promise(requestAnimationFrame)")
+        assert surrounded(page, game, 23) == borders(label[23] == number)
+        assert page.run(curves) != still
+    assert before == {css: page.box(css) for css in before}
+    webdriver.ActionChains(browser).move_to_element(page.find("h1")).perform()
+    page.run("return new Promise(requestAnimationFrame)")
+    assert surrounded(page, game, 23) == []
+
+    shot = int(label[kinds == 2][0])
+    page.run("document.querySelectorAll('#sights-list .sight')[arguments[0]].focus()", shot)
+    page.run("return new Promise(requestAnimationFrame)")
+    assert surrounded(page, game, 23) == borders(kinds[23] == 2)
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert page.state("sight") == str(shot)
+    chosen = browser.switch_to.active_element  # the list is built anew, the focus stays
+    assert chosen.get_attribute("aria-pressed") == "true"
+    highest = quantities.highest(sights.shares(mask, label, 4), 5, 30)[shot]
+    times = page.all("#sights-list .times button")
+    assert [int(button.text) for button in times] == sorted(set(highest.tolist()))
+    times[-1].click()
+    page.wait_for(max(highest))
+    address = page.run("return location.hash")
+    page.press(Keys.ESCAPE)
+    assert page.state("sight") is None
+    again = Page(browser, page.path, f"#step=23&sight={shot}", 23)
+    assert again.find("#sights").is_displayed()
+    again.choose("game")
+    assert surrounded(again, game, 23) == borders(kinds[23] == 2)
+    assert f"sight={shot}" in address
+    again.press("l")
+    assert again.find("#moments").is_displayed()
+
+
+def test_the_time_line_shows_when_a_kind_is_looked_at(show):
+    """A click on a row of the image chooses its kind; games side by side share the kinds."""
+    (game, _), (other, _) = things(), things(1)
+    page = show(game, dataclasses.replace(other, mode="inverse", seed=0))
+    page.set("second-game", "")
+    bands = 4 + 2.6 + 1.3 + 3  # curves, cells by time, what is looked at, curves
+    page.on_curves(("down", 0.5, 6.7 / bands), ("up", 0.5, 6.7 / bands))
+    assert page.state("sight") == "0"
+    assert page.find("#sights").is_displayed()
+    page.set("second-game", "1")
+    time.sleep(0.3)
+    assert len(page.all("#sights-list .sight")) == 4
+    assert len(page.all("#sights-list li:first-child b")) == 2  # a number for each play
+
+
 def test_what_would_be_without_the_mask(show):
     game = what_ifs(60)
     page = show(game)
@@ -513,13 +599,15 @@ def test_a_moment_brings_its_pictures_on_the_screen(show):
     page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
         time.sleep(0.3)
-        last = page.all("#moments-list .moment")[-1]
-        page.run("arguments[0].scrollIntoView()", last)
-        page.run("arguments[0].click()", last)
-        time.sleep(0.3)
-        box = page.box("#plays")
-        assert box["top"] >= -1
-        assert box["bottom"] <= 800
+        for css in ("#moments-list .moment", "#sights-list .sight"):
+            last = page.all(css)[-1]
+            page.run("arguments[0].scrollIntoView()", last)
+            page.run("arguments[0].click()", last)
+            time.sleep(0.3)
+            box = page.box("#plays")
+            assert box["top"] >= -1
+            assert box["bottom"] <= 800
+            page.run("document.getElementById('tab-sights').click()")
     finally:
         restore(page)
 
@@ -629,6 +717,7 @@ def test_saving_the_view(show, browser, tmp_path):
 def test_agent_without_masks(show):
     page = show(made_up(mask="none"))
     assert not page.find("#drawing").is_displayed()
+    assert not page.find("#tab-sights").is_displayed()
     assert page.pixels("game").any()
 
 
@@ -807,6 +896,9 @@ def test_firefox(tmp_path):
             want = frame if of is None else overlay(frame, [of.at(42)], game.view)
             np.testing.assert_allclose(drawn.astype(int), want, atol=1)
         assert "no mask" in firefox.value("document.querySelector('.facts').textContent")
+        firefox.value("document.getElementById('tab-sights').click()")
+        firefox.value("document.querySelector('#sights-list .sight').click()")
+        assert firefox.value("document.querySelectorAll('#sights-list .times button').length") > 0
         firefox.value("document.getElementById('play').click()")
         firefox.wait_for(119)
         firefox.value("document.getElementById('previous').click()")

@@ -391,11 +391,18 @@ def test_what_is_looked_at(show, browser):
     items = page.all("#sights-list .sight")
     assert len(items) == len(found) == 4
     for item, share in zip(items, sights.summary(mask, label, 4), strict=True):
-        words = [
-            f"{100 * x:.{int(x < 0.095)}f}".removesuffix(".0") for x in (share.mask, share.screen)
-        ]
-        assert f"{words[0]} % on {words[1]} % of the screen" in item.text
-        assert f"high in {100 * share.steps:.0f} % of steps" in item.text
+        webdriver.ActionChains(browser).move_to_element(item).perform()
+        words = page.find("#sight-facts").text
+        of_mask, of_screen = (
+            f"{100 * part:.{int(part < 0.095)}f}".removesuffix(".0")
+            for part in (share.mask, share.screen)
+        )
+        assert f"{of_mask} % of the policy mask on {of_screen} % of the screen" in words
+        assert f"high in {100 * share.steps:.0f} % of steps" in words
+        assert words in item.get_attribute("aria-label")
+        times = f"{share.mask / share.screen:.1f}".removesuffix(".0")
+        assert item.text == f"\N{MULTIPLICATION SIGN}{times}"
+    webdriver.ActionChains(browser).move_to_element(page.find("h1")).perform()
 
     before = {css: page.box(css) for css in (".frame", "#curves", "#sights-list li:last-child")}
     curves = "return document.getElementById('curves').toDataURL()"
@@ -420,7 +427,7 @@ def test_what_is_looked_at(show, browser):
     chosen = browser.switch_to.active_element  # the list is built anew, the focus stays
     assert chosen.get_attribute("aria-pressed") == "true"
     highest = quantities.highest(sights.shares(mask, label, 4), 5, 30)[shot]
-    times = page.all("#sights-list .times button")
+    times = page.all("#sight-facts button")
     assert [int(button.text) for button in times] == sorted(set(highest.tolist()))
     times[-1].click()
     page.wait_for(max(highest))
@@ -448,7 +455,7 @@ def test_the_time_line_shows_when_a_kind_is_looked_at(show):
     page.set("second-game", "1")
     time.sleep(0.3)
     assert len(page.all("#sights-list .sight")) == 4
-    assert len(page.all("#sights-list li:first-child b")) == 2  # a number for each play
+    assert len(page.all("#sights-list li:first-child span")) == 2  # a number for each play
 
 
 def test_what_would_be_without_the_mask(show):
@@ -898,7 +905,7 @@ def test_firefox(tmp_path):
         assert "no mask" in firefox.value("document.querySelector('.facts').textContent")
         firefox.value("document.getElementById('tab-sights').click()")
         firefox.value("document.querySelector('#sights-list .sight').click()")
-        assert firefox.value("document.querySelectorAll('#sights-list .times button').length") > 0
+        assert firefox.value("document.querySelectorAll('#sight-facts button').length") > 0
         firefox.value("document.getElementById('play').click()")
         firefox.wait_for(119)
         firefox.value("document.getElementById('previous').click()")

@@ -79,10 +79,10 @@ def see(recording: Recording, masks: Mapping[str, np.ndarray]) -> Seen:
 def group(seen: Sequence[Seen], count: int = COUNT) -> tuple[list[Sight], list[np.ndarray]]:
     """Finds the sights of a game's recordings.
 
-    First come those that hold more of the masks than of the screen.
+    First come those that hold more of the first game's masks than of its screen.
 
     Args:
-      seen: recordings with the same view.
+      seen: the recordings.
       count: how many sights; there are fewer where fewer different cells are looked at.
 
     Returns:
@@ -96,9 +96,8 @@ def group(seen: Sequence[Seen], count: int = COUNT) -> tuple[list[Sight], list[n
     distance = distance[:, used]
     labels = [sight[one.cells + start] for one, start in zip(seen, starts, strict=False)]
     excess = np.zeros(len(used))
-    for one, label in zip(seen, labels, strict=True):
-        for mask in one.masks.values():
-            excess += [share.mask - share.screen for share in summary(mask, label, len(used))]
+    for mask in seen[0].masks.values():
+        excess += [share.mask - share.screen for share in summary(mask, labels[0], len(used))]
     order = np.argsort(-excess, kind="stable")
     place = np.argsort(order).astype(np.uint8)
     found = []

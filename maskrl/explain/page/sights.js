@@ -4,6 +4,9 @@
 const AROUND = 2.4; // cells, across and down, that a sight's picture shows
 const PICTURE = [46, 54]; // pixels: its width and height
 
+const HINT = "Kinds of what is on the screen, and how many times as much of the mask lies on each " +
+  "as an even mask would put there. Point at one to see where and when, click to keep it.";
+
 const percent = (share) => `${number(100 * share, share < 0.095 ? 1 : 0)} %`;
 
 class Sights {
@@ -22,41 +25,62 @@ class Sights {
     const focused = this.items?.findIndex((item) => item.contains(document.activeElement));
     this.items = header.sights.map((sight, index) => this.item(index));
     this.list.replaceChildren(...this.items);
-    element("sights-of").textContent = `${state.branch} mask`;
     if (focused >= 0) this.items[focused].querySelector("button").focus();
+    this.tell();
+  }
+
+  /** What the plays' masks lay on a sight: [{ recording, rank, share }]. */
+  shares(index) {
+    return this.plays.map(({ recording, rank }) =>
+      ({ recording, rank, share: recording.lookedAt?.[state.branch]?.[index] }))
+      .filter(({ share }) => share);
   }
 
   item(index) {
-    const facts = [], times = make("p", { className: "times" });
-    for (const { recording, rank } of this.plays) {
-      const share = recording.lookedAt?.[state.branch]?.[index];
-      if (!share) continue;
-      const words = this.plays.length > 1 ? `rank-${rank}` : "";
-      facts.push(make("span", { className: words }, make("b", {}, percent(share.mask)),
-        ` on ${percent(share.screen)} of the screen`));
-      facts.push(make("span", { className: words }, `high in ${percent(share.steps)} of steps`));
-      times.append(...share.highest.map((step) => {
-        const button = make("button", { type: "button", className: words }, String(step));
-        button.ariaLabel = button.title = `most of the mask is on it: step ${step}`;
-        button.addEventListener("click", () => show(step));
-        return button;
-      }));
-    }
-    const chosen = index === state.sight;
-    const main = make("button", { type: "button", className: "sight", ariaPressed: chosen },
-      this.picture(index), make("span", {}, ...facts));
+    const shares = this.shares(index), chosen = index === state.sight;
+    const main = make("button", { type: "button", className: "sight", ariaPressed: chosen,
+      ariaLabel: `Kind ${index + 1}: ${shares.map((of) => this.words(of)).join("; ")}` },
+    this.picture(index), ...shares.map(({ share, rank }) =>
+      make("span", { className: this.colour(rank) },
+        share.screen ? `\u00d7${number(share.mask / share.screen, 1)}` : "\u2013")));
     main.addEventListener("click", () => {
       set({ sight: chosen ? null : index });
       element("plays").scrollIntoView({ block: "nearest" });
     });
-    const item = make("li", {}, main, ...(chosen ? [times] : []));
+    const item = make("li", {}, main);
     const hover = (sight) => () => {
       this.hovered = sight;
+      this.tell();
       request();
     };
     for (const kind of ["pointerenter", "focusin"]) item.addEventListener(kind, hover(index));
     for (const kind of ["pointerleave", "focusout"]) item.addEventListener(kind, hover(null));
     return item;
+  }
+
+  colour(rank) {
+    return this.plays.length > 1 ? `rank-${rank}` : "";
+  }
+
+  words({ share }) {
+    return `${percent(share.mask)} of the ${state.branch} mask on ${percent(share.screen)} of the ` +
+      `screen, high in ${percent(share.steps)} of steps`;
+  }
+
+  /** Says all of the active sight, and, if it is chosen, when most of the mask was on it. */
+  tell() {
+    const { active } = this, told = active === null ? [make("p", {}, HINT)] : [];
+    for (const of of active === null ? [] : this.shares(active)) {
+      told.push(make("p", { className: this.colour(of.rank) }, this.words(of)));
+      if (active !== state.sight) continue;
+      told.push(make("p", { className: "times" }, ...of.share.highest.map((step) => {
+        const button = make("button", { type: "button" }, String(step));
+        button.ariaLabel = button.title = `much of the mask is on it: step ${step}`;
+        button.addEventListener("click", () => show(step));
+        return button;
+      })));
+    }
+    element("sight-facts").replaceChildren(...told);
   }
 
   /** The sight's most typical cell, in a frame, and what is around it. */

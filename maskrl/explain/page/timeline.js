@@ -156,11 +156,10 @@ class Timeline {
       context.fillText(words, 4, top + 12);
       if (recording) {
         context.fillStyle = faint;
-        const lines = [`${this.settings.branch} mask`,
-          ...(this.recordings.length > 1 ? [recording.name] : []),
-          ...(name === "cells" ? ["screen: top", "to bottom"] : [])];
+        const lines = [...(this.recordings.length > 1 ? [recording.name] : []),
+          `${this.settings.branch} mask`, ...(name === "cells" ? ["screen: top", "to bottom"] : [])];
         lines.forEach((words, n) => {
-          if (26 + 13 * n < height) context.fillText(words, 4, top + 25 + 13 * n);
+          if (26 + 13 * n < height) context.fillText(words, 4, top + 25 + 13 * n, this.gutter - 8);
         });
         continue;
       }
@@ -256,8 +255,6 @@ class Timeline {
       context.lineTo(x, top + height - Math.min(share, 1) * (height - 3));
     }
     context.stroke();
-    context.fillStyle = this.colours.faint;
-    context.fillText(percent(most), this.gutter + this.width + 6, top + 11);
   }
 
   drawBoundaries(context, recording, rank) {
@@ -360,6 +357,9 @@ class Timeline {
         context.textAlign = "right";
         context.fillText(percent(share / 65535), this.gutter - 8, top + 12);
         context.textAlign = "left";
+        context.fillStyle = this.colours.faint;
+        const { most } = recording.lookedAt[this.settings.branch][sight];
+        context.fillText(percent(most), this.gutter + this.width + 6, top + 11);
         continue;
       }
       if (!band.at) {

@@ -141,9 +141,8 @@ def agent_of(params: Params, game: str, source: str) -> tuple[Agent, checkpoint.
         source=source,
     )
     agent = make_agent(info)
-    shapes = jax.eval_shape(agent.init_params, jax.random.PRNGKey(0))
-    blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    checkpoint.check_shapes(params, blank, source)
+    expected = jax.eval_shape(agent.init_params, jax.random.PRNGKey(0))
+    checkpoint.check_shapes(params, expected, source)
     return agent, info
 
 

@@ -31,7 +31,7 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
         yield partial
         for written in (*partial.rglob("*"), partial):
             _sync(written)
-        if path.is_dir():
+        if path.is_dir() and partial.is_dir():
             aside = path.with_name(path.name + ".old")
             _remove(aside)
             path.rename(aside)

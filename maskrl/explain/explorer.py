@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from maskrl import files
 from maskrl.errors import UserError
 from maskrl.explain import quantities, sights
 from maskrl.explain.frames import KINDS, Chosen, boundaries, choose
@@ -91,51 +92,42 @@ def write_explorer(
         that cannot be written.
     """
     path = pathlib.Path(path)
-    partial = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "w", encoding="utf-8") as file:
-            described: list[dict] = []
-            seen: list[sights.Seen] = []
-            for number, recording in enumerate(recordings):
-                if number == 0:
-                    before, after = _template(title(recording)).split("{{data}}")
-                    file.write(before)
-                    game = recording.game
-                elif recording.game != game:
-                    raise UserError(f"an explorer shows one game, not {game} and {recording.game}")
-                masks = layers(recording, branch, contrast=False)
-                described.append(_write_recording(file, number, recording, masks))
-                seen.append(sights.see(recording, {name: m.mask for name, m in masks.items()}))
-                del recording  # before the next one is read
-            if not described:
-                raise UserError("an explorer shows at least one recording")
-            header = {
-                "chunk": CHUNK,
-                "cells": MASK_CELLS,
-                "fps": FPS,
-                "style": style,
-                "strength": STRENGTH,
-                "haze": HAZE,
-                "light": LIGHT,
-                "contours": CONTOURS,
-                "contrast": contrast,
-                "colours": colours(np.linspace(0, 1, 256), ABSOLUTE).tolist(),
-                "curves": _CURVES,
-                "kinds": KINDS,
-                "opens": _opens(described),
-                "sights": _write_sights(file, seen, described),
-                "recordings": described,
-            }
-            text = json.dumps(header).replace("<", "\\u003c")  # no "</script>" in it
-            file.write(f'<script type="application/json" id="header">{text}</script>\n')
-            file.write(after)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        if partial.is_file():
-            partial.unlink()
+    with files.whole(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        described: list[dict] = []
+        seen: list[sights.Seen] = []
+        for number, recording in enumerate(recordings):
+            if number == 0:
+                before, after = _template(title(recording)).split("{{data}}")
+                file.write(before)
+                game = recording.game
+            elif recording.game != game:
+                raise UserError(f"an explorer shows one game, not {game} and {recording.game}")
+            masks = layers(recording, branch, contrast=False)
+            described.append(_write_recording(file, number, recording, masks))
+            seen.append(sights.see(recording, {name: m.mask for name, m in masks.items()}))
+            del recording  # before the next one is read
+        if not described:
+            raise UserError("an explorer shows at least one recording")
+        header = {
+            "chunk": CHUNK,
+            "cells": MASK_CELLS,
+            "fps": FPS,
+            "style": style,
+            "strength": STRENGTH,
+            "haze": HAZE,
+            "light": LIGHT,
+            "contours": CONTOURS,
+            "contrast": contrast,
+            "colours": colours(np.linspace(0, 1, 256), ABSOLUTE).tolist(),
+            "curves": _CURVES,
+            "kinds": KINDS,
+            "opens": _opens(described),
+            "sights": _write_sights(file, seen, described),
+            "recordings": described,
+        }
+        text = json.dumps(header).replace("<", "\\u003c")  # no "</script>" in it
+        file.write(f'<script type="application/json" id="header">{text}</script>\n')
+        file.write(after)
     return path
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from maskrl.errors import UserError
+from maskrl import files
 from maskrl.explain.frames import Chosen, boundaries
 from maskrl.explain.joystick import icon
 from maskrl.explain.overlay import LIGHT, Drawn, Layer, Scale, difference_scale, overlay, scale_bar
@@ -530,16 +530,14 @@ def save(figure: Figure, stem: str | pathlib.Path, caption: str = "") -> list[pa
       UserError: a file cannot be written.
     """
     paths = [pathlib.Path(f"{stem}.png"), pathlib.Path(f"{stem}.pdf")]
-    try:
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(paths[0], dpi=200)
-        with matplotlib.rc_context({"pdf.fonttype": 42}):
-            figure.savefig(paths[1], dpi=300)  # of the joysticks; frames stay as they are
-        if caption:
-            paths.append(pathlib.Path(f"{stem}.txt"))
-            paths[-1].write_text(caption, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {stem}.png and .pdf: {error.strerror}") from error
+    with files.whole(paths[0]) as partial:
+        figure.savefig(partial, dpi=200, format="png")
+    with files.whole(paths[1]) as partial, matplotlib.rc_context({"pdf.fonttype": 42}):
+        # The dots are those of the joysticks; frames stay as they are.
+        figure.savefig(partial, dpi=300, format="pdf")
+    if caption:
+        paths.append(pathlib.Path(f"{stem}.txt"))
+        files.write(paths[-1], caption)
     return paths
 
 

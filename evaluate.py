@@ -133,7 +133,8 @@ def find_agent(args: argparse.Namespace):
     agent, params, info = checkpoint.load_agent(folder, args.precision)
     if game and info.game != game:
         raise UserError(f"the agent in {folder} plays {info.game}, not {game}")
-    print(f"agent: {folder} ({info.game}, mask {info.mask}, {info.agent_steps} steps)")
+    trained = f"{info.agent_steps} steps" if info.agent_steps else info.source
+    print(f"agent: {folder} ({info.game}, mask {info.mask}, {trained})")
     return agent, params, info
 
 
@@ -186,9 +187,10 @@ def evaluate(args: argparse.Namespace) -> None:
     }
     files.write(output, json.dumps(result) + "\n")
     columns = ("game", "mask", "mode", "episodes", "max", "mean", "std", "median")
-    cells = [f"{result[c]:.1f}" if isinstance(result[c], float) else result[c] for c in columns]
+    cells = [f"{x:.1f}" if isinstance(x := result[c], float) else str(x) for c in columns]
+    widths = [max(map(len, column)) for column in zip(columns, cells, strict=True)]
     for line in (columns, cells):
-        print("  ".join(f"{cell!s:>13}" for cell in line))
+        print("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)))
     print(f"written: {output}")
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
-from tqdm import tqdm
 
 from maskrl import files
+from maskrl.cli import progress
 from maskrl.errors import UserError
 
 COLUMNS = (
@@ -82,17 +82,16 @@ class Logger:
         if kept:
             start_of_session = SessionLog(status=SessionLog.START)
             self._events.write_event(Event(step=start, session_log=start_of_session))
-        self._progress = tqdm(
-            total=target, initial=start, unit=" steps", unit_scale=True, dynamic_ncols=True
-        )
+        self._progress = progress(total=target, initial=start, unit=" steps", unit_scale=True)
 
     def advance(self, agent_steps: int) -> None:
         """Moves the progress line."""
         self._progress.update(agent_steps - self._progress.n)
 
     def show(self, **numbers: str) -> None:
-        """What stands at the end of the progress line."""
-        self._progress.set_postfix(numbers, refresh=False)
+        """What stands at the end of the progress line; what is not yet known is left out."""
+        known = {name: words for name, words in numbers.items() if words != "nan"}
+        self._progress.set_postfix(known, refresh=False)
 
     def say(self, text: str) -> None:
         """Prints a line above the progress line."""

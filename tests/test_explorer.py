@@ -400,8 +400,7 @@ def test_what_is_looked_at(show, browser):
         assert f"{of_mask} % of the policy mask on {of_screen} % of the screen" in words
         assert f"high in {100 * share.steps:.0f} % of steps" in words
         assert words in item.get_attribute("aria-label")
-        times = f"{share.mask / share.screen:.1f}".removesuffix(".0")
-        assert item.text == f"\N{MULTIPLICATION SIGN}{times}"
+        assert item.text == f"\N{MULTIPLICATION SIGN}{share.mask / share.screen:.1f}"
     webdriver.ActionChains(browser).move_to_element(page.find("h1")).perform()
 
     before = {css: page.box(css) for css in (".frame", "#curves", "#sights-list li:last-child")}
@@ -449,8 +448,11 @@ def test_the_time_line_shows_when_a_kind_is_looked_at(show):
     page = show(game, dataclasses.replace(other, mode="inverse", seed=0))
     page.set("second-game", "")
     bands = 4 + 2.6 + 1.3 + 3  # curves, cells by time, what is looked at, curves
-    page.on_curves(("down", 0.5, 6.7 / bands), ("up", 0.5, 6.7 / bands))
-    assert page.state("sight") == "0"
+    third = (4 + 2.6 + 1.3 * 2.5 / 4) / bands  # of its four rows
+    height = page.box("#curves")["height"]
+    down = (2 + third * (height - 20)) / height
+    page.on_curves(("down", 0.5, down), ("up", 0.5, down))
+    assert page.state("sight") == "2"
     assert page.find("#sights").is_displayed()
     page.set("second-game", "1")
     time.sleep(0.3)
@@ -717,7 +719,7 @@ def test_saving_the_view(show, browser, tmp_path):
     assert "step 100 of 300" in words
     assert "state value" in words
     kinds = [child.tag.split("}")[1] for child in drawing.iter()]
-    assert kinds.count("image") == 4  # three panels, and the cells by time
+    assert kinds.count("image") == 5  # three panels, the cells by time, what is looked at
     assert kinds.count("path") > 8
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
 from maskrl import files
+from maskrl.cli import progress
 from maskrl.explain.frames import telling_stretch
 from maskrl.explain.joystick import PRESSED, icon
 from maskrl.explain.overlay import Layer, overlay, scale_bar
@@ -252,4 +252,4 @@ def _fit(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int) 
 
 
 def _progress(images: Iterator[Image.Image], total: int, path: pathlib.Path) -> Iterable:
-    return tqdm(images, total=total, desc=path.name, unit="frame", leave=False, disable=None)
+    return progress(images, total=total, desc=path.name, unit=" frames", leave=False)

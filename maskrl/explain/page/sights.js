@@ -42,7 +42,7 @@ class Sights {
       ariaLabel: `Kind ${index + 1}: ${shares.map((of) => this.words(of)).join("; ")}` },
     this.picture(index), ...shares.map(({ share, rank }) =>
       make("span", { className: this.colour(rank) },
-        share.screen ? `\u00d7${number(share.mask / share.screen, 1)}` : "\u2013")));
+        share.screen ? `\u00d7${(share.mask / share.screen).toFixed(1)}` : "\u2013")));
     main.addEventListener("click", () => {
       set({ sight: chosen ? null : index });
       element("plays").scrollIntoView({ block: "nearest" });
@@ -69,7 +69,10 @@ class Sights {
 
   /** Says all of the active sight, and, if it is chosen, when most of the mask was on it. */
   tell() {
-    const { active } = this, told = active === null ? [make("p", {}, HINT)] : [];
+    const { active } = this, key = [active, state.sight, state.branch].join();
+    if (key === this.told) return; // a button that is being pressed must not be replaced
+    this.told = key;
+    const told = active === null ? [make("p", {}, HINT)] : [];
     for (const of of active === null ? [] : this.shares(active)) {
       told.push(make("p", { className: this.colour(of.rank) }, this.words(of)));
       if (active !== state.sight) continue;

@@ -233,10 +233,9 @@ def table(args: argparse.Namespace) -> None:
         raise UserError(f"no results in {RESULTS}/: python evaluate.py writes them")
     output = args.output or RESULTS / "tables.md"
     open_for_writing(output)
-    text = tables.markdown(results)
-    files.write(output, text)
+    files.write(output, tables.markdown(results))
     files.write(output.with_suffix(".csv"), tables.comma_separated(results))
-    print(text)
+    print(tables.plain(results))
     print(f"written: {output} and {output.with_suffix('.csv')}")
 
 

@@ -84,11 +84,13 @@ class _Lines(io.TextIOBase):
     """A stream in which what would be drawn over becomes a line of its own."""
 
     def __init__(self, stream: TextIO):
-        self._stream = stream
+        self._stream, self._last = stream, ""
 
     def write(self, text: str) -> int:
-        if line := text.strip():
+        line = text.strip()
+        if line and line != self._last:
             self._stream.write(f"{line}\n")
+            self._last = line
         return len(text)
 
     def flush(self) -> None:

@@ -181,6 +181,19 @@ def markdown(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def plain(results: list[dict[str, Any]]) -> str:
+    """The tables for a terminal, within 80 columns: a line for each game."""
+    lines = []
+    for title, rows in tables(results).items():
+        digits = 2 if "%" in title else 1
+        lines += ["", title]
+        for name, ours, paper in rows:
+            lines.append(f"{name:<26}{'ours':>26}{'paper':>26}")
+            for game, o, p in zip(GAMES, ours, paper, strict=True):
+                lines.append(f"  {game:<24}{_text(o, digits):>26}{_text(p, digits):>26}")
+    return "\n".join(lines[1:]) + "\n"
+
+
 def comma_separated(results: list[dict[str, Any]]) -> str:
     """The tables as CSV, one row per cell."""
     text = io.StringIO()

@@ -84,9 +84,14 @@ def test_train_evaluate_table(here, capsys):
     assert (inverse["mask"], inverse["branch"]) == ("both", "policy")
     assert 120 <= inverse["agent_steps"] < 128
 
-    capsys.readouterr()
+    said = capsys.readouterr()
+    rows = [line for line in said.out.splitlines() if line.split()[:1] in (["game"], ["Breakout"])]
+    assert len(rows) == 8
+    assert max(map(len, rows)) <= 80
+    assert "\r" not in said.err  # it is no terminal
     assert evaluate.main(["--mode", "table"]) == 0
-    assert "| Mask A3C |" in capsys.readouterr().out
+    assert "Mask A3C, inverse" in capsys.readouterr().out
+    assert "| Mask A3C |" in (here / "results" / "tables.md").read_text()
     assert (here / "results" / "tables.md").read_text().count("###") == 3
     assert "paper_mean" in (here / "results" / "tables.csv").read_text()
 

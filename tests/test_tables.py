@@ -106,6 +106,15 @@ def test_markdown():
     assert "(99.42 / 99.71)" in text
 
 
+def test_plain_fits_a_terminal():
+    text = tables.plain([result("Breakout", "both", "normal", 123.4)])
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Table 3" in text
+    rows = [line.split() for line in text.splitlines()]
+    assert ["Breakout", "128.4", "/", "123.4", "864.0", "/", "640.0"] in rows
+    assert ["Breakout", "-", "864.0", "/", "662.0"] in rows
+
+
 def test_csv():
     """One row per cell; the same numbers."""
     text = tables.comma_separated([result("Breakout", "both", "normal", 123.4)])

@@ -53,8 +53,10 @@ class Share:
 def see(recording: Recording, masks: Mapping[str, np.ndarray]) -> Seen:
     """Looks at every cell; `masks`, float32 [T, 10, 10], are those whose sights are wanted."""
     top, bottom = recording.view
-    sampled = _colours(recording.frames[::_SAMPLED, top:bottom])
-    colours = np.flatnonzero(np.bincount(sampled.ravel(), minlength=_COLOURS))
+    present = np.zeros(_COLOURS, bool)
+    for frame in recording.frames[::_SAMPLED, top:bottom]:
+        present[_colours(frame)] = True
+    colours = np.flatnonzero(present)
     number = np.full(_COLOURS, len(colours))
     number[colours] = np.arange(len(colours))
     size = len(colours) + 1

@@ -757,7 +757,7 @@ def test_phone_and_theme(show):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_contrast_of_text(show, theme):
-    """WCAG's AA: 4.5 to 1 for every colour of text on both backgrounds."""
+    """WCAG's AA: 4.5 to 1 for every colour of text on every background."""
     page = show(made_up())
     page.run("document.documentElement.dataset.theme = arguments[0]", theme)
     names = ("ink", "faint", "rank-0", "rank-1", "boundary", "back", "card", "pick")
@@ -768,7 +768,7 @@ def test_contrast_of_text(show, theme):
     )
     colour = dict(zip(names, map(luminance, values), strict=True))
     for text in names[:4]:
-        for back in ("back", "card"):
+        for back in ("back", "card", "pick"):
             low, high = sorted((colour[text], colour[back]))
             assert (high + 0.05) / (low + 0.05) >= 4.5, (text, back)
 
@@ -833,6 +833,7 @@ class Firefox:
             self.connect(port)
         except BaseException:
             self.process.kill()
+            self.process.wait()
             raise
 
     def connect(self, port: int) -> None:
@@ -840,7 +841,9 @@ class Firefox:
         while True:
             try:
                 address = f"ws://127.0.0.1:{port}/session"
-                self.socket = websocket.create_connection(address, suppress_origin=True, timeout=60)
+                self.socket = websocket.create_connection(
+                    address, suppress_origin=True, timeout=180
+                )
                 break
             except OSError:
                 assert time.perf_counter() < deadline, "Firefox does not answer"

@@ -840,10 +840,8 @@ class Firefox:
         deadline = time.perf_counter() + 60
         while True:
             try:
-                address = f"ws://127.0.0.1:{port}/session"
-                self.socket = websocket.create_connection(
-                    address, suppress_origin=True, timeout=180
-                )
+                url = f"ws://127.0.0.1:{port}/session"
+                self.socket = websocket.create_connection(url, suppress_origin=True, timeout=180)
                 break
             except OSError:
                 assert time.perf_counter() < deadline, "Firefox does not answer"

@@ -141,7 +141,8 @@ def find_agent(args: argparse.Namespace):
     if game and info.game != game:
         raise UserError(f"the agent in {folder} plays {info.game}, not {game}")
     best = "" if info.score is None else f", the best by evaluation, {info.score:.1f}"
-    print(f"agent: {folder} ({info.game}, mask {info.mask}, step {info.agent_steps}{best})")
+    trained = f"step {info.agent_steps}" if info.agent_steps else info.source
+    print(f"agent: {folder} ({info.game}, mask {info.mask}, {trained}{best})")
     newest = checkpoint.Checkpointer(folder).newest or 0
     if newest > info.agent_steps:
         print(f"there is a newer one: --agent {folder / checkpoint.CHECKPOINTS / str(newest)}")
@@ -180,9 +181,10 @@ def evaluate(args: argparse.Namespace) -> None:
     result |= {"mode": args.mode, "precision": args.precision}
     files.write(output, json.dumps(result) + "\n")
     columns = ("game", "mask", "mode", "episodes", "max", "mean", "std", "median")
-    cells = [f"{result[c]:.1f}" if isinstance(result[c], float) else result[c] for c in columns]
+    cells = [f"{x:.1f}" if isinstance(x := result[c], float) else str(x) for c in columns]
+    widths = [max(map(len, column)) for column in zip(columns, cells, strict=True)]
     for line in (columns, cells):
-        print("  ".join(f"{cell!s:>13}" for cell in line))
+        print("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)))
     print(f"written: {output}")
 
 

@@ -1,12 +1,20 @@
-"""The command line: flags made from a dataclass's fields, errors as one line."""
+"""The command line: flags made from a dataclass's fields, errors as one line, progress lines."""
 
 import argparse
 import dataclasses
-from collections.abc import Callable
-from typing import Any, get_args
+import io
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, TextIO, get_args
+
+from tqdm import tqdm
 
 from maskrl.config import Config, flag_of
 from maskrl.errors import UserError
+
+_SELDOM = 30  # seconds between lines of progress that go to a file
+_KNOWN = "{desc}{percentage:3.0f}% {n_fmt}/{total_fmt} {remaining} left {rate_fmt}{postfix}"
+_UNKNOWN = "{desc}{n_fmt}{unit} {elapsed} {rate_fmt}{postfix}"
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,3 +61,37 @@ def integers(count: int) -> Callable[[str], tuple[int, ...]]:
 
     parse.__name__ = f"{count} numbers separated by commas"
     return parse
+
+
+def progress(
+    iterable: Iterable | None = None, *, desc: str = "", total: int | None = None, **options: Any
+) -> tqdm:
+    """A progress line without a bar: what it says fits 60 columns. `options` are tqdm's.
+
+    On a terminal it is drawn over and over; in a file, a line now and then.
+    """
+    if total is None and hasattr(iterable, "__len__"):
+        total = len(iterable)
+    form = _UNKNOWN if total is None else _KNOWN
+    options |= {"bar_format": form, "total": total, "desc": f"{desc}: " if desc else None}
+    if sys.stderr.isatty():
+        return tqdm(iterable, dynamic_ncols=True, **options)
+    options |= {"mininterval": _SELDOM, "maxinterval": _SELDOM}
+    return tqdm(iterable, file=_Lines(sys.stderr), **options)
+
+
+class _Lines(io.TextIOBase):
+    """A stream in which what would be drawn over becomes a line of its own."""
+
+    def __init__(self, stream: TextIO):
+        self._stream, self._last = stream, ""
+
+    def write(self, text: str) -> int:
+        line = text.strip()
+        if line and line != self._last:
+            self._stream.write(f"{line}\n")
+            self._last = line
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from maskrl.agent import Agent, AgentSpec
 from maskrl.checkpoint import AgentInfo
+from maskrl.cli import progress as progress_line
 from maskrl.config import EPISODE_STEPS
 from maskrl.devices import Devices, threads
 from maskrl.envs import Environments, action_names, environment_seed, num_actions
@@ -139,13 +139,7 @@ class Player:
                 for ids in parts
             ]
             bar = stack.enter_context(
-                tqdm(
-                    total=self._episodes,
-                    unit=" games",
-                    disable=not progress,
-                    miniters=0,
-                    mininterval=0.5,
-                )
+                progress_line(total=self._episodes, unit=" games", disable=not progress, miniters=0)
             )
             playing, previous = list(tables), None
             while playing:
@@ -374,7 +368,7 @@ def record(
     # A gigabyte of a long game, so never held twice; what is not written takes no memory.
     frames = np.empty((how.max_episode_steps + 1, 210, 160, 3), np.uint8)
     state = agent.init_state(np.arange(1))
-    bar = tqdm(unit=" steps", disable=not progress, dynamic_ncols=True)
+    bar = progress_line(unit=" steps", disable=not progress)
     with bar, contextlib.ExitStack() as stack:
         envs = stack.enter_context(contextlib.closing(make(rgb=spec.frames == "rgb")))
         colour = envs

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
-from tqdm import tqdm
 
 from maskrl import files
+from maskrl.cli import progress
 from maskrl.errors import UserError
 
 COLUMNS = (
@@ -96,17 +96,19 @@ class Logger:
                 self._events.write_event(Event(step=start, session_log=start_of_session))
         except OSError as error:
             raise UserError(f"cannot write in {folder}: {error.strerror}") from error
-        self._progress = tqdm(
-            total=target, initial=start, unit=" steps", unit_scale=True, dynamic_ncols=True
-        )
+        self._progress = progress(total=target, initial=start, unit=" steps", unit_scale=True)
 
     def advance(self, agent_steps: int) -> None:
         """Moves the progress line."""
         self._progress.update(agent_steps - self._progress.n)
 
     def show(self, row: Mapping[str, float]) -> None:
-        """Puts the row's `SHOWN` at the end of the progress line."""
-        numbers = {name: f"{row.get(key, math.nan):{form}}" for name, (key, form) in SHOWN.items()}
+        """Puts the row's `SHOWN` at the end of the progress line; what is not known is left out."""
+        numbers = {
+            name: f"{row[key]:{form}}"
+            for name, (key, form) in SHOWN.items()
+            if not math.isnan(row.get(key, math.nan))
+        }
         self._progress.set_postfix(numbers, refresh=False)
 
     def say(self, text: str) -> None:

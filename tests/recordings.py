@@ -49,3 +49,31 @@ def made_up(length: int = 40, mask: str = "both", **fields) -> Recording:
             made[f"{branch}_mask_logits"] = blob(phase)
             made[f"{branch}_mask"] = 1 / (1 + np.exp(-blob(phase)))
     return Recording(**(made | fields))
+
+
+def things(seed: int = 0, **fields) -> tuple[Recording, np.ndarray]:
+    """A game of 60 steps with three things on a sky, and uint8 [60, 100]: what each cell shows.
+
+    0 sky, 1 a ship below, 2 a shot that flies, 3 rocks that stand still. Every thing lies within
+    its cell, anywhere in it. The policy's mask is 0.9 on ship and shot, 0.1 elsewhere.
+    """
+    length = 60
+    rng = np.random.default_rng(seed)
+    frames = np.full((length, 210, 160, 3), (0, 0, 120), np.uint8)
+    kinds = np.zeros((length, 10, 10), np.uint8)
+    for t in range(length):
+        placed = [
+            (9, t % 10, 1, (200, 40, 40), (8, 12)),
+            (t % 8, (3 * t) % 10, 2, (240, 240, 240), (6, 2)),
+        ]
+        placed += [(8, column, 3, (40, 200, 40), (10, 10)) for column in (2, 7)]
+        for row, column, kind, colour, (high, wide) in placed:
+            kinds[t, row, column] = kind
+            y = 10 + 18 * row + rng.integers(0, 18 - high)
+            x = 16 * column + rng.integers(0, 16 - wide)
+            frames[t, y : y + high, x : x + wide] = colour
+    mask = np.where((kinds == 1) | (kinds == 2), 0.9, 0.1).astype(np.float32)
+    game = made_up(
+        length, "policy", frames=frames, view=(10, 190), policy_mask=mask, seed=seed, **fields
+    )
+    return game, kinds.reshape(length, 100)

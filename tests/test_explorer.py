@@ -14,13 +14,13 @@ import xml.etree.ElementTree
 import numpy as np
 import pytest
 from PIL import Image
-from recordings import made_up
+from recordings import made_up, things
 
 from maskrl.errors import UserError
-from maskrl.explain import quantities
+from maskrl.explain import quantities, sights
 from maskrl.explain.explorer import CHUNK, write_explorer
 from maskrl.explain.frames import choose
-from maskrl.explain.overlay import STYLES, Drawn, layers, overlay
+from maskrl.explain.overlay import STYLES, Drawn, cover, layers, overlay
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 import websocket  # noqa: E402, selenium's own
@@ -365,6 +365,101 @@ def test_a_cell_has_its_course_and_its_highest_moments(show):
     assert page.state("cell") is None
 
 
+def surrounded(page, game, step: int) -> list[int]:
+    """The cells in which the bare game has a line around a sight."""
+    changed = (page.pixels("game") != game.frames[step]).any(axis=-1)
+    return np.unique(cover(game.view)[changed]).tolist()
+
+
+def borders(of_kind: np.ndarray) -> list[int]:
+    """Of these cells, bool [100], those that are beside another one, or at the view's edge."""
+    cells = np.pad(of_kind.reshape(10, 10), 1)
+    inner = cells[:-2, 1:-1] & cells[2:, 1:-1] & cells[1:-1, :-2] & cells[1:-1, 2:]
+    return np.flatnonzero(of_kind & ~inner.ravel()).tolist()
+
+
+def test_what_is_looked_at(show, browser):
+    """The legend of kinds: their shares, where they are and when, by pointer and by keys."""
+    game, kinds = things()
+    page = show(game)
+    page.choose("game", "policy")
+    page.scrub(23)
+    page.click("tab-sights")
+    assert not page.find("#moments").is_displayed()
+    found, (label,) = sights.group([sights.see(game, game.masks())])
+    mask = game.policy_mask.reshape(len(game), -1)
+    items = page.all("#sights-list .sight")
+    assert len(items) == len(found) == 4
+    for item, share in zip(items, sights.summary(mask, label, 4), strict=True):
+        webdriver.ActionChains(browser).move_to_element(item).perform()
+        words = page.find("#sight-facts").text
+        of_mask, of_screen = (
+            f"{100 * part:.{int(part < 0.095)}f}".removesuffix(".0")
+            for part in (share.mask, share.screen)
+        )
+        assert f"{of_mask} % of the policy mask on {of_screen} % of the screen" in words
+        assert f"high in {100 * share.steps:.0f} % of steps" in words
+        assert words in item.get_attribute("aria-label")
+        assert item.text == f"\N{MULTIPLICATION SIGN}{share.mask / share.screen:.1f}"
+    webdriver.ActionChains(browser).move_to_element(page.find("h1")).perform()
+
+    before = {css: page.box(css) for css in (".frame", "#curves", "#sights-list li:last-child")}
+    curves = "return document.getElementById('curves').toDataURL()"
+    still = page.run(curves)
+    assert surrounded(page, game, 23) == []
+    for number, item in enumerate(items):
+        webdriver.ActionChains(browser).move_to_element(item).perform()
+        page.run("return new Promise(requestAnimationFrame)")
+        assert surrounded(page, game, 23) == borders(label[23] == number)
+        assert page.run(curves) != still
+    assert before == {css: page.box(css) for css in before}
+    webdriver.ActionChains(browser).move_to_element(page.find("h1")).perform()
+    page.run("return new Promise(requestAnimationFrame)")
+    assert surrounded(page, game, 23) == []
+
+    shot = int(label[kinds == 2][0])
+    page.run("document.querySelectorAll('#sights-list .sight')[arguments[0]].focus()", shot)
+    page.run("return new Promise(requestAnimationFrame)")
+    assert surrounded(page, game, 23) == borders(kinds[23] == 2)
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert page.state("sight") == str(shot)
+    chosen = browser.switch_to.active_element  # the list is built anew, the focus stays
+    assert chosen.get_attribute("aria-pressed") == "true"
+    highest = quantities.highest(sights.shares(mask, label, 4), 5, 30)[shot]
+    times = page.all("#sight-facts button")
+    assert [int(button.text) for button in times] == sorted(set(highest.tolist()))
+    times[-1].click()
+    page.wait_for(max(highest))
+    address = page.run("return location.hash")
+    page.press(Keys.ESCAPE)
+    assert page.state("sight") is None
+    again = Page(browser, page.path, f"#step=23&sight={shot}", 23)
+    assert again.find("#sights").is_displayed()
+    again.choose("game")
+    assert surrounded(again, game, 23) == borders(kinds[23] == 2)
+    assert f"sight={shot}" in address
+    again.press("l")
+    assert again.find("#moments").is_displayed()
+
+
+def test_the_time_line_shows_when_a_kind_is_looked_at(show):
+    """A click on a row of the image chooses its kind; games side by side share the kinds."""
+    (game, _), (other, _) = things(), things(1)
+    page = show(game, dataclasses.replace(other, mode="inverse", seed=0))
+    page.set("second-game", "")
+    bands = 4 + 2.6 + 1.3 + 3  # curves, cells by time, what is looked at, curves
+    third = (4 + 2.6 + 1.3 * 2.5 / 4) / bands  # of its four rows
+    height = page.box("#curves")["height"]
+    down = (2 + third * (height - 20)) / height
+    page.on_curves(("down", 0.5, down), ("up", 0.5, down))
+    assert page.state("sight") == "2"
+    assert page.find("#sights").is_displayed()
+    page.set("second-game", "1")
+    time.sleep(0.3)
+    assert len(page.all("#sights-list .sight")) == 4
+    assert len(page.all("#sights-list li:first-child span")) == 2  # a number for each play
+
+
 def test_what_would_be_without_the_mask(show):
     game = what_ifs(60)
     page = show(game)
@@ -513,13 +608,15 @@ def test_a_moment_brings_its_pictures_on_the_screen(show):
     page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
         time.sleep(0.3)
-        last = page.all("#moments-list .moment")[-1]
-        page.run("arguments[0].scrollIntoView()", last)
-        page.run("arguments[0].click()", last)
-        time.sleep(0.3)
-        box = page.box("#plays")
-        assert box["top"] >= -1
-        assert box["bottom"] <= 800
+        for css in ("#moments-list .moment", "#sights-list .sight"):
+            last = page.all(css)[-1]
+            page.run("arguments[0].scrollIntoView()", last)
+            page.run("arguments[0].click()", last)
+            time.sleep(0.3)
+            box = page.box("#plays")
+            assert box["top"] >= -1
+            assert box["bottom"] <= 800
+            page.run("document.getElementById('tab-sights').click()")
     finally:
         restore(page)
 
@@ -622,13 +719,14 @@ def test_saving_the_view(show, browser, tmp_path):
     assert "step 100 of 300" in words
     assert "state value" in words
     kinds = [child.tag.split("}")[1] for child in drawing.iter()]
-    assert kinds.count("image") == 4  # three panels, and the cells by time
+    assert kinds.count("image") == 5  # three panels, the cells by time, what is looked at
     assert kinds.count("path") > 8
 
 
 def test_agent_without_masks(show):
     page = show(made_up(mask="none"))
     assert not page.find("#drawing").is_displayed()
+    assert not page.find("#tab-sights").is_displayed()
     assert page.pixels("game").any()
 
 
@@ -659,7 +757,7 @@ def test_phone_and_theme(show):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_contrast_of_text(show, theme):
-    """WCAG's AA: 4.5 to 1 for every colour of text on both backgrounds."""
+    """WCAG's AA: 4.5 to 1 for every colour of text on every background."""
     page = show(made_up())
     page.run("document.documentElement.dataset.theme = arguments[0]", theme)
     names = ("ink", "faint", "rank-0", "rank-1", "boundary", "back", "card", "pick")
@@ -670,7 +768,7 @@ def test_contrast_of_text(show, theme):
     )
     colour = dict(zip(names, map(luminance, values), strict=True))
     for text in names[:4]:
-        for back in ("back", "card"):
+        for back in ("back", "card", "pick"):
             low, high = sorted((colour[text], colour[back]))
             assert (high + 0.05) / (low + 0.05) >= 4.5, (text, back)
 
@@ -735,14 +833,15 @@ class Firefox:
             self.connect(port)
         except BaseException:
             self.process.kill()
+            self.process.wait()
             raise
 
     def connect(self, port: int) -> None:
         deadline = time.perf_counter() + 60
         while True:
             try:
-                address = f"ws://127.0.0.1:{port}/session"
-                self.socket = websocket.create_connection(address, suppress_origin=True, timeout=60)
+                url = f"ws://127.0.0.1:{port}/session"
+                self.socket = websocket.create_connection(url, suppress_origin=True, timeout=180)
                 break
             except OSError:
                 assert time.perf_counter() < deadline, "Firefox does not answer"
@@ -807,6 +906,9 @@ def test_firefox(tmp_path):
             want = frame if of is None else overlay(frame, [of.at(42)], game.view)
             np.testing.assert_allclose(drawn.astype(int), want, atol=1)
         assert "no mask" in firefox.value("document.querySelector('.facts').textContent")
+        firefox.value("document.getElementById('tab-sights').click()")
+        firefox.value("document.querySelector('#sights-list .sight').click()")
+        assert firefox.value("document.querySelectorAll('#sight-facts button').length") > 0
         firefox.value("document.getElementById('play').click()")
         firefox.wait_for(119)
         firefox.value("document.getElementById('previous').click()")

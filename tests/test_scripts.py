@@ -88,7 +88,11 @@ def test_train_evaluate_table(here, capsys):
     assert (inverse["mask"], inverse["branch"]) == ("both", "policy")
     assert 120 <= inverse["agent_steps"] < 128
 
-    capsys.readouterr()
+    said = capsys.readouterr()
+    rows = [line for line in said.out.splitlines() if line.split()[:1] in (["game"], ["Breakout"])]
+    assert len(rows) == 8
+    assert max(map(len, rows)) <= 80
+    assert "\r" not in said.err  # it is no terminal
     assert evaluate.main(["--mode", "table"]) == 0
     printed = capsys.readouterr().out
     assert "games of up to 20 agent steps, not to be compared" in printed

@@ -9,6 +9,7 @@ mostly zeros. The frames are kept exactly; the masks to 1/65535.
 """
 
 import base64
+import dataclasses
 import html
 import json
 import pathlib
@@ -19,7 +20,7 @@ import numpy as np
 
 from maskrl import files
 from maskrl.errors import UserError
-from maskrl.explain import quantities
+from maskrl.explain import quantities, sights
 from maskrl.explain.frames import KINDS, Chosen, boundaries, choose
 from maskrl.explain.joystick import position
 from maskrl.explain.overlay import (
@@ -39,7 +40,7 @@ from maskrl.explain.video import FPS, title
 from maskrl.recording import MASK_CELLS, Recording, softmax
 
 CHUNK = 64  # frames that the page decodes at a time, some 10 ms of work
-SCRIPTS = ("data", "pictures", "facts", "timeline", "moments", "export", "app")
+SCRIPTS = ("data", "pictures", "facts", "timeline", "moments", "sights", "export", "app")
 
 _TELLING = 20  # moments that are listed of a long game besides its lives and stages,
 _STRETCH = 25  # of a short one as many as it has stretches of so many steps
@@ -56,6 +57,7 @@ _CURVES = (
     {"name": "entropy", "words": "entropy (nats)", "shown": True},
     {"name": "hangs", "words": "KL to no mask", "shown": True},
     {"name": "cells", "words": "cells by time", "of": "mask", "shown": True},
+    {"name": "sights", "words": "looked at", "of": "mask", "shown": True},
     {"name": "mean", "words": "mask: mean", "of": "mask", "shown": True},
     {"name": "change", "words": "mask: change", "of": "mask", "shown": True},
     {"name": "concentration", "words": "concentration", "of": "mask", "shown": True},
@@ -92,6 +94,7 @@ def write_explorer(
     path = pathlib.Path(path)
     with files.whole(path) as partial, open(partial, "w", encoding="utf-8") as file:
         described: list[dict] = []
+        seen: list[sights.Seen] = []
         for number, recording in enumerate(recordings):
             if number == 0:
                 before, after = _template(title(recording)).split("{{data}}")
@@ -99,7 +102,9 @@ def write_explorer(
                 game = recording.game
             elif recording.game != game:
                 raise UserError(f"an explorer shows one game, not {game} and {recording.game}")
-            described.append(_write_recording(file, number, recording, branch))
+            masks = layers(recording, branch, contrast=False)
+            described.append(_write_recording(file, number, recording, masks))
+            seen.append(sights.see(recording, {name: m.mask for name, m in masks.items()}))
             del recording  # before the next one is read
         if not described:
             raise UserError("an explorer shows at least one recording")
@@ -117,6 +122,7 @@ def write_explorer(
             "curves": _CURVES,
             "kinds": KINDS,
             "opens": _opens(described),
+            "sights": _write_sights(file, seen, described),
             "recordings": described,
         }
         text = json.dumps(header).replace("<", "\\u003c")  # no "</script>" in it
@@ -130,9 +136,33 @@ def _opens(described: Sequence[dict]) -> list[int]:
     return [0, 1] if pair else [0]
 
 
-def _write_recording(file, number: int, recording: Recording, branch: str) -> dict:
+def _write_sights(file, seen: Sequence[sights.Seen], described: Sequence[dict]) -> list[dict]:
+    """Writes where and when each sight is seen; returns the sights, for JSON.
+
+    How much each recording's masks look at them is added to what describes the recording.
+    """
+    if not any(one.masks for one in seen):
+        return []
+    found, labels = sights.group(seen)
+    for number, (one, label, of) in enumerate(zip(seen, labels, described, strict=True)):
+        arrays, of["lookedAt"] = {"sights": label}, {}
+        for name, mask in one.masks.items():
+            shares = sights.shares(mask, label, len(found))
+            arrays[f"{name}-sights"] = np.round(shares * 65535).astype("<u2")
+            highest = quantities.highest(shares, _HIGHEST, _APART).tolist()
+            summary = sights.summary(mask, label, len(found))
+            of["lookedAt"][name] = [
+                dataclasses.asdict(share) | {"most": float(most), "highest": sorted(set(steps))}
+                for share, most, steps in zip(summary, shares.max(axis=0), highest, strict=True)
+            ]
+        for name, array in arrays.items():
+            file.write(_script(f"{number}-{name}", array))
+            of["arrays"][name] = array.dtype.str[1:]
+    return [dataclasses.asdict(sight) for sight in found]
+
+
+def _write_recording(file, number: int, recording: Recording, masks: dict[str, Layer]) -> dict:
     """Writes a recording's data; returns what the page needs to know of it, for JSON."""
-    masks = layers(recording, branch, contrast=False)
     bounds = boundaries(recording)
     boundary = len(bounds.lives) + len(bounds.stages) + 1
     telling = choose(
@@ -216,10 +246,13 @@ def _arrays(
             yield f"{name}-{quantity}", getattr(quantities, quantity)(mask).astype("<f4")
         yield f"{name}-highest", quantities.highest(mask, _HIGHEST, _APART).astype("<i4")
     yield from _what_ifs(recording, telling)
+    index = np.zeros(1 << 24, np.uint8)
+    if palette is not None:
+        index[palette] = np.arange(len(palette))
     for number, start in enumerate(range(0, len(recording), CHUNK)):
         pixels = _packed(recording.frames[start : start + CHUNK])
         if palette is not None:
-            pixels = np.searchsorted(palette, pixels).astype("u1")
+            pixels = index[pixels]
         pixels[1:] ^= pixels[:-1].copy()
         yield f"frames-{number}", pixels
 
@@ -246,18 +279,18 @@ def _what_ifs(recording: Recording, telling: Sequence[Chosen]) -> Iterator[tuple
 
 def _packed(frames: np.ndarray) -> np.ndarray:
     """uint8 [..., 3] RGB as one little-endian number for each pixel, uint32 [...]: 0xBBGGRR."""
-    return frames @ np.array([1, 1 << 8, 1 << 16], "<u4")
+    padded = np.zeros((*frames.shape[:-1], 4), np.uint8)
+    padded[..., :3] = frames
+    return padded.view("<u4")[..., 0]
 
 
 def _palette(frames: np.ndarray) -> np.ndarray | None:
     """The frames' colours, uint32 in ascending order; None if a byte cannot number them."""
-    found = np.array([], "<u4")
+    found = np.zeros(1 << 24, bool)  # by colour: quicker than sorting every pixel
     for start in range(0, len(frames), CHUNK):
-        pixels = _packed(frames[start : start + CHUNK])
-        found = np.union1d(found, pixels[~np.isin(pixels, found)])
-        if len(found) > 256:
-            return None
-    return found
+        found[_packed(frames[start : start + CHUNK])] = True
+    palette = np.flatnonzero(found).astype("<u4")
+    return palette if len(palette) <= 256 else None
 
 
 def _script(name: str, array: np.ndarray) -> str:

@@ -186,8 +186,8 @@ def overlay(
         gain = np.full((_CELLS, 3), 1 - strength)
         offset = strength * colours(drawn[0].mask, drawn[0].scale).reshape(_CELLS, 3)
     gain, offset = (part.reshape(MASK_CELLS, MASK_CELLS, 3) for part in (gain, offset + 0.5))
-    columns = _cover(view)[top] % MASK_CELLS
-    starts = np.searchsorted(_cover(view)[top:bottom, 0] // MASK_CELLS, range(MASK_CELLS + 1)) + top
+    columns = cover(view)[top] % MASK_CELLS
+    starts = np.searchsorted(cover(view)[top:bottom, 0] // MASK_CELLS, range(MASK_CELLS + 1)) + top
     result = frame.copy()
     for row, (start, stop) in enumerate(itertools.pairwise(starts)):
         seen = frame[start:stop]
@@ -223,7 +223,7 @@ def _draw_lines(picture, positions, lights, levels, view) -> None:
 
 
 @functools.cache
-def _cover(view: tuple[int, int], width: int = 160, height: int = 210) -> np.ndarray:
+def cover(view: tuple[int, int], width: int = 160, height: int = 210) -> np.ndarray:
     """int [210, 160]: the number of the cell in which a pixel's centre lies; outside, _CELLS."""
     top, bottom = view
     cells = np.full((height, width), _CELLS)
@@ -237,7 +237,7 @@ def _cover(view: tuple[int, int], width: int = 160, height: int = 210) -> np.nda
 @functools.cache
 def _borders(view: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixels beside another cell: their numbers in the frame, their cells, those cells."""
-    cells = _cover(view)
+    cells = cover(view)
     padded = np.pad(cells, 1, constant_values=_CELLS)
     found = []
     for shifted in (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]):

@@ -63,19 +63,20 @@ def concentration(mask: np.ndarray) -> np.ndarray:
     return np.where(total > 0, share, FEW / cells.shape[1]).astype(np.float32)
 
 
-def highest(mask: np.ndarray, count: int, apart: int) -> np.ndarray:
-    """int [100, count]: every cell's steps, in order, at which its mask [T, 10, 10] is highest.
+def highest(courses: np.ndarray, count: int, apart: int) -> np.ndarray:
+    """int [N, count]: the steps, in order, at which each of N courses, [T, ...], is highest.
 
     They lie at least `apart` steps from each other; a game too short for so many repeats its first.
     """
-    result = np.zeros((MASK_CELLS**2, count), int)
-    for cell, course in enumerate(mask.reshape(len(mask), -1).T):
+    courses = courses.reshape(len(courses), -1).T
+    result = np.zeros((len(courses), count), int)
+    for number, course in enumerate(courses):
         left, steps = course.astype(np.float64), []
         while len(steps) < count and np.isfinite(left.max()):
             t = int(np.argmax(left))
             steps.append(t)
             left[max(t - apart + 1, 0) : t + apart] = -np.inf
-        result[cell] = sorted(steps + steps[:1] * (count - len(steps)))
+        result[number] = sorted(steps + steps[:1] * (count - len(steps)))
     return result
 
 

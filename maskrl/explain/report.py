@@ -4,8 +4,7 @@ import argparse
 import pathlib
 from collections.abc import Collection, Sequence
 
-from tqdm import tqdm
-
+from maskrl.cli import progress
 from maskrl.errors import UserError
 from maskrl.explain import figures, video
 from maskrl.explain.explorer import write_explorer
@@ -94,7 +93,7 @@ def explain(
     written: list[pathlib.Path] = []
     rows: dict[str, list[figures.Row]] = {"policy": [], "value": []}
     games = set()
-    for group in tqdm(groups, desc="explain", unit="game", disable=len(groups) == 1):
+    for group in progress(groups, desc="explain", unit=" games", disable=len(groups) == 1):
         recordings = [read(path) for path in group]
         recording, stem = recordings[0], pathlib.Path(group[0]).stem
         games.add(recording.game)

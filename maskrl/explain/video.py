@@ -6,14 +6,15 @@ panel whose mask the agent lacks is left out, and its text moves under the game.
 """
 
 import contextlib
+import functools
 import pathlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
 from maskrl import files
+from maskrl.cli import progress
 from maskrl.explain.frames import telling_stretch
 from maskrl.explain.joystick import PRESSED, icon
 from maskrl.explain.overlay import Layer, overlay, scale_bar
@@ -124,6 +125,15 @@ def still(recording: Recording, layers: dict[str, Layer], t: int) -> Image.Image
     return next(_Screen(recording, layers).images([t]))
 
 
+@functools.lru_cache(512)
+def _text(words: str, colour: tuple[int, int, int], size: int) -> Image.Image:
+    """Words over the background. Most stand there for many frames, and letters are slow to draw."""
+    _, _, right, bottom = _FONT[size].getbbox(words)
+    image = Image.new("RGB", (int(right), int(bottom)), _BACK)
+    ImageDraw.Draw(image).text((0, 0), words, colour, _FONT[size])
+    return image
+
+
 class _Screen:
     """The video's picture: what never changes is drawn once, the rest for every frame."""
 
@@ -189,25 +199,25 @@ class _Screen:
             image.paste(panel, (x, _TITLE))
 
     def _draw_numbers(self, image: Image.Image, t: int) -> None:
-        r, draw = self._recording, ImageDraw.Draw(image)
+        r = self._recording
         x, y = self._block["game"]
-        draw.text((x + 6, y + 8), f"score {self._score[t]:.0f}", _INK, _FONT[20])
+        image.paste(_text(f"score {self._score[t]:.0f}", _INK, 20), (x + 6, y + 8))
         lives = f"   lives {r.lives[t]}" if r.lives.any() else ""  # Fishing Derby has none
-        draw.text((x + 6, y + 36), f"step {t} of {len(r)}{lives}", _FAINT, _FONT[15])
+        image.paste(_text(f"step {t} of {len(r)}{lives}", _FAINT, 15), (x + 6, y + 36))
 
         x, y = self._block["policy"]
         action = r.action_names[r.action[t]]
         stick = icon(action, 44)
         image.paste(stick, (x + 6, y + 8), stick)
-        draw.text((x + 96, y + 8), action, _INK, _FONT[20])
-        draw.text((x + 96, y + 36), f"probability {self._chosen[t]:.2f}", _FAINT, _FONT[15])
+        image.paste(_text(action, _INK, 20), (x + 96, y + 8))
+        image.paste(_text(f"probability {self._chosen[t]:.2f}", _FAINT, 15), (x + 96, y + 36))
 
         x, y = self._block["value"]
-        draw.text((x + 6, y + 8), f"{r.value[t]:.2f}", _INK, _FONT[20])
-        draw.text((x + 6, y + 36), "state value", _FAINT, _FONT[15])
+        image.paste(_text(f"{r.value[t]:.2f}", _INK, 20), (x + 6, y + 8))
+        image.paste(_text("state value", _FAINT, 15), (x + 6, y + 36))
         left, top, width, height = self._curve
         now = left + t * (width - 1) // max(len(r) - 1, 1)
-        draw.line((now, top, now, top + height - 1), _NOW)
+        ImageDraw.Draw(image).line((now, top, now, top + height - 1), _NOW)
 
 
 def title(recording: Recording) -> str:
@@ -252,4 +262,4 @@ def _fit(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int) 
 
 
 def _progress(images: Iterator[Image.Image], total: int, path: pathlib.Path) -> Iterable:
-    return tqdm(images, total=total, desc=path.name, unit="frame", leave=False, disable=None)
+    return progress(images, total=total, desc=path.name, unit=" frames", leave=False)

@@ -5,9 +5,9 @@ const state = {
   step: 0, plays: [0], show: null, style: header.style, scale: "contrast",
   strength: header.strength, branch: "policy", cell: null, brush: null, window: null,
   curves: header.curves.filter(({ shown }) => shown).map(({ name }) => name),
-  kind: "all", order: "time", all: false, notes: [], speed: 1,
+  kind: "all", order: "time", all: false, notes: [], tab: "moments", sight: null,
 };
-let plays = [], timeline, moments;
+let plays = [], timeline, moments, sights;
 let playing = false, pending = false, busy = false, saying, addressing;
 
 // ------------------------------------------------------------------------------- drawing
@@ -29,8 +29,9 @@ async function draw() {
     busy = false;
     if (step !== state.step) request();
   }
-  plays.forEach((play, index) => play.draw(step, frames[index], state));
-  timeline.draw(step);
+  const sight = sights.active;
+  plays.forEach((play, index) => play.draw(step, frames[index], { ...state, sight }));
+  timeline.draw(step, sight);
   element("step").textContent = `step ${step} of ${timeline.length}${moments.mark(step)}`;
   element("scrub").ariaValueText = `step ${step} of ${timeline.length}`;
   if (!playing) settle(step);
@@ -69,6 +70,7 @@ function set(changed) {
   if (["cell", "notes", "kind", "order", "branch", "plays"].some((name) => name in changed)) {
     moments.build();
   }
+  if (["sight", "branch", "plays"].some((name) => name in changed)) sights.build();
   showControls();
   request();
 }
@@ -84,6 +86,7 @@ async function choose(chosen) {
   element("facts").replaceChildren(...plays.map(({ facts }) => facts.part));
   timeline = new Timeline(recordings, element("curves"));
   moments = new Moments(plays);
+  sights = new Sights(plays);
   const branches = new Set(recordings.flatMap((recording) => recording.branches));
   state.show ??= chosen.length > 1 ? ["policy", "value"] : ["game", "policy", "value"];
   if (!branches.size) state.show = ["game"];
@@ -173,10 +176,17 @@ function showControls() {
     input.checked = state.curves.includes(input.value);
   }
   element("whole").disabled = state.window[0] === 0 && state.window[1] === timeline.length - 1;
-  element("selection").hidden = !state.brush && state.cell === null;
+  const looking = state.tab === "sights" && header.sights.length > 0;
+  element("moments").hidden = looking;
+  element("sights").hidden = !looking;
+  element("tab-moments").ariaPressed = !looking;
+  element("tab-sights").ariaPressed = looking;
+  element("tab-sights").hidden = !header.sights.length;
+  element("selection").hidden = !state.brush && state.cell === null && state.sight === null;
   element("selection-words").textContent = [
     ...(state.brush ? [`steps ${state.brush[0]}\u2013${state.brush[1]}: means are shown`] : []),
-    ...(state.cell === null ? [] : [cellName(state.cell)])].join(" · ");
+    ...(state.cell === null ? [] : [cellName(state.cell)]),
+    ...(state.sight === null ? [] : [`kind ${state.sight + 1} of what is looked at`])].join(" · ");
   element("zoom-brush").hidden = !state.brush;
 }
 
@@ -184,6 +194,10 @@ function zoom(factor) {
   const [from, to] = state.window;
   const around = state.step >= from && state.step <= to ? state.step : (from + to) / 2;
   set({ window: timeline.zoomed(factor, around) });
+}
+
+function clear() {
+  set({ brush: null, cell: null, sight: null });
 }
 
 function toMoment(direction) {
@@ -225,7 +239,7 @@ function addControls() {
     "save-svg": () => save("svg"), "zoom-in": () => zoom(0.5), "zoom-out": () => zoom(2),
     whole: () => set({ window: [0, timeline.length - 1] }),
     "zoom-brush": () => set({ window: timeline.spanOf(state.brush) }),
-    clear: () => set({ brush: null, cell: null }),
+    clear, "tab-moments": () => set({ tab: "moments" }), "tab-sights": () => set({ tab: "sights" }),
     "all-actions": (event) => {
       set({ all: !state.all });
       event.target.textContent = state.all ? "Fewer" : "All";
@@ -274,7 +288,8 @@ function onKey(event) {
     ArrowRight: () => go(state.step + step), Home: () => go(0),
     End: () => go(timeline.length - 1), n: () => toMoment(1), p: () => toMoment(-1),
     "+": () => zoom(0.5), "-": () => zoom(2), 0: () => set({ window: [0, timeline.length - 1] }),
-    m: note, Escape: () => set({ brush: null, cell: null }),
+    m: note, Escape: clear,
+    l: () => set({ tab: state.tab === "moments" ? "sights" : "moments" }),
     "?": () => element("help").showModal(),
   }[event.key];
   // Buttons, menus and sliders have these keys for themselves.
@@ -305,7 +320,7 @@ const LISTS = { plays: Number, show: String, brush: Number, window: Number, curv
 function writeAddress() {
   const words = new URLSearchParams({ step: state.step });
   for (const name of ["style", "scale", "branch"]) words.set(name, state[name]);
-  if (state.cell !== null) words.set("cell", state.cell);
+  for (const name of ["cell", "sight"]) if (state[name] !== null) words.set(name, state[name]);
   for (const name of ["plays", "show", "brush"]) {
     if (state[name]) words.set(name, state[name].join(","));
   }
@@ -323,12 +338,14 @@ async function open() {
   for (const [name, text] of words) {
     const list = LISTS[name] && text.split(",").map(LISTS[name]);
     if (list && !list.some(Number.isNaN)) state[name] = list;
-    if (["step", "cell"].includes(name) && /^\d+$/.test(text)) state[name] = Number(text);
+    if (["step", "cell", "sight"].includes(name) && /^\d+$/.test(text)) state[name] = Number(text);
     if (options[name]?.some(({ value }) => value === text)) state[name] = text;
     if (name === "branch" && text in header.light) state.branch = text;
     if (name === "notes") state.notes = readNotes(text);
   }
   if (state.cell >= CELLS) state.cell = null;
+  if (state.sight >= header.sights.length) state.sight = null;
+  if (state.sight !== null) state.tab = "sights";
   const known = state.plays.filter((index) => index < header.recordings.length).slice(0, 2);
   await choose(known.length ? known : header.opens);
 }

@@ -71,7 +71,7 @@ class Frames {
   }
 }
 
-const KINDS = { f4: Float32Array, i4: Int32Array, u2: Uint16Array };
+const KINDS = { f4: Float32Array, i4: Int32Array, u1: Uint8Array, u2: Uint16Array };
 const loaded = new Map(); // index -> a recording or its promise
 
 /** The recording of this index with its arrays, read once. */

@@ -93,14 +93,11 @@ class Moments {
   async drawThumbs() {
     if (this.drawing) return;
     this.drawing = true;
-    const whole = make("canvas", { width: WIDTH, height: HEIGHT });
-    const bare = { cell: new Uint8Array(WIDTH * HEIGHT), borders: [] };
     await new Promise((done) => setTimeout(done, 300)); // the page first
     while (this.waiting.length) {
       const { key, canvas, recording, step } = this.waiting.shift();
       if (!canvas.isConnected) continue;
-      paint(whole.getContext("2d"), await recording.frames.at(step), [], bare, { style: "" });
-      canvas.getContext("2d").drawImage(whole, 0, 0, 40, 52);
+      canvas.getContext("2d").drawImage(await plain(recording.frames, step), 0, 0, 40, 52);
       this.thumbs.set(key, canvas);
       await new Promise((done) => setTimeout(done, 20));
     }

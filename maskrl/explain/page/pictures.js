@@ -85,6 +85,15 @@ function paint(context, frame, masks, { cell, borders }, { style, strength }) {
   context.putImageData(image, 0, 0);
 }
 
+const BARE = { cell: new Uint8Array(WIDTH * HEIGHT).fill(CELLS), borders: [] };
+
+/** A canvas with the frame of a step alone. */
+async function plain(frames, step) {
+  const canvas = make("canvas", { width: WIDTH, height: HEIGHT });
+  paint(canvas.getContext("2d"), await frames.at(step), [], BARE, { style: "" });
+  return canvas;
+}
+
 /** Draws the scale as it looks over black (top) to over white (bottom). */
 function paintBar(canvas, light, { style, strength }) {
   const context = canvas.getContext("2d"), { width, height } = canvas;
@@ -193,6 +202,7 @@ class Panel {
     }));
     paint(this.context, frame, masks, this.geometry, settings);
     if (settings.cell !== null && this.branches.length) this.mark(settings.cell);
+    if (settings.sight !== null && recording.sights) this.surround(step, settings.sight);
     this.caption.textContent = this.words + (settings.brush && this.branches.length
       ? `, mean of ${settings.brush[0]}\u2013${settings.brush[1]}` : "");
     this.canvas.dataset.step = step;
@@ -207,6 +217,18 @@ class Panel {
     this.context.setLineDash([2, 2]);
     this.context.strokeRect(column * WIDTH / n + 0.5, Math.round(top + row * high) + 0.5,
       WIDTH / n - 1, Math.round(high) - 1);
+  }
+
+  /** A line around the cells that show a sight, black and white in turn: seen on everything. */
+  surround(step, sight) {
+    const first = step * CELLS, { sights } = this.recording;
+    const shows = (cell) => cell < CELLS && sights[first + cell] === sight;
+    for (const [at, own, other] of this.geometry.borders) {
+      if (!shows(own) || shows(other)) continue;
+      const x = at % WIDTH, y = Math.floor(at / WIDTH);
+      this.context.fillStyle = Math.floor((x + y) / DASH) % 2 ? "#000000" : "#ffffff";
+      this.context.fillRect(x, y, 1, 1);
+    }
   }
 
   read() {

@@ -15,11 +15,16 @@ function ticks(low, high, count) {
   return found;
 }
 
+// Bands that are images: a row for each of so many numbers of a step, and their weight.
+const IMAGES = {
+  cells: { array: (branch) => `${branch}-mask`, rows: CELLS, weight: 2.6 },
+  sights: { array: (branch) => `${branch}-sights`, rows: header.sights.length, weight: 1.3 },
+};
+
 class Timeline {
   constructor(recordings, canvas) {
     Object.assign(this, { recordings, canvas, still: make("canvas"), hovered: null });
     this.length = Math.max(...recordings.map(({ length }) => length));
-    this.images = new Map();
   }
 
   /** The bands that are shown: curves, the chosen cell's trace, and images of the masks. */
@@ -27,10 +32,12 @@ class Timeline {
     const { branch } = settings, found = [];
     for (const { name, words, of } of header.curves) {
       const key = of ? `${branch}-${name}` : name;
-      if (name === "cells") {
+      if (name in IMAGES) {
         if (!settings.curves.includes(name)) continue;
         for (const recording of this.recordings) {
-          if (recording.branches.includes(branch)) found.push({ name, words, recording, weight: 2.6 });
+          if (recording[IMAGES[name].array(branch)]) {
+            found.push({ name, words, recording, weight: IMAGES[name].weight });
+          }
         }
       } else if (settings.curves.includes(name) && this.recordings.some((r) => r[key])) {
         found.push({ name, key, words, weight: 1, at: (r, step) => r[key]?.[step] });
@@ -58,9 +65,10 @@ class Timeline {
     const box = this.canvas.getBoundingClientRect();
     const [x, y] = [event.clientX - box.left, event.clientY - box.top];
     const band = this.laid.find(({ top, height }) => y >= top && y < top + height);
-    const cell = band?.name === "cells"
-      ? clamp(Math.floor(((y - band.top - 1) / (band.height - 2)) * CELLS), 0, CELLS - 1) : null;
-    return { x, y, step: this.stepAtX(x), cell };
+    const { rows } = IMAGES[band?.name] ?? {};
+    const row = rows && clamp(Math.floor(((y - band.top - 1) / (band.height - 2)) * rows), 0, rows - 1);
+    return { x, y, step: this.stepAtX(x), cell: band?.name === "cells" ? row : null,
+      sight: band?.name === "sights" && this.settings.sight === null ? row : null };
   }
 
   /** Draws all but the cursor, for the canvas's size, the window, the settings and the theme. */
@@ -123,7 +131,11 @@ class Timeline {
     context.beginPath(); // what lies outside the window must not be drawn
     context.rect(this.gutter - 3, 0, this.width + 6, this.height);
     context.clip();
-    for (const band of this.laid) if (band.recording) this.drawCells(context, band);
+    for (const band of this.laid) {
+      if (band.name === "sights" && this.settings.sight !== null) {
+        this.drawShare(context, band, this.settings.sight);
+      } else if (band.recording) this.drawImage(context, band);
+    }
     this.recordings.forEach((recording, rank) => this.drawBoundaries(context, recording, rank));
     for (const band of this.laid) {
       if (band.at) {
@@ -136,7 +148,7 @@ class Timeline {
 
   drawAxes(context) {
     const bottom = this.height - AXIS, { ink, faint, line } = this.colours;
-    for (const { words, top, height, recording, at, ...band } of this.laid) {
+    for (const { name, words, top, height, recording, at, ...band } of this.laid) {
       context.fillStyle = line;
       context.fillRect(0, Math.round(top), this.gutter + this.width + RIGHT, 1);
       context.textAlign = "left";
@@ -144,10 +156,10 @@ class Timeline {
       context.fillText(words, 4, top + 12);
       if (recording) {
         context.fillStyle = faint;
-        const lines = [`${this.settings.branch} mask`,
-          ...(this.recordings.length > 1 ? [recording.name] : []), "screen: top", "to bottom"];
+        const lines = [...(this.recordings.length > 1 ? [recording.name] : []),
+          `${this.settings.branch} mask`, ...(name === "cells" ? ["screen: top", "to bottom"] : [])];
         lines.forEach((words, n) => {
-          if (26 + 13 * n < height) context.fillText(words, 4, top + 25 + 13 * n);
+          if (26 + 13 * n < height) context.fillText(words, 4, top + 25 + 13 * n, this.gutter - 8);
         });
         continue;
       }
@@ -180,13 +192,15 @@ class Timeline {
     context.textAlign = "left";
   }
 
-  /** One column of the band for each pixel: the mean mask of its steps; a row for each cell. */
-  drawCells(context, { recording, top, height }) {
-    const { branch, scaleOf } = this.settings, { low, high } = scaleOf[branch];
-    const [from, to] = this.window, mask = recording[`${branch}-mask`];
+  /** One column of the band for each pixel, the mean of its steps; a row for each cell or sight. */
+  drawImage(context, { name, recording, top, height }) {
+    const { branch, scaleOf } = this.settings, { array, rows } = IMAGES[name];
+    const scales = name === "cells" ? Array(rows).fill(scaleOf[branch])
+      : recording.lookedAt[branch].map(({ most }) => ({ low: 0, high: most || 1 }));
+    const [from, to] = this.window, numbers = recording[array(branch)];
     const columns = Math.max(1, Math.min(Math.round(this.width), to - from + 1));
-    const image = new ImageData(columns, CELLS), out = image.data;
-    const sum = new Float64Array(CELLS);
+    const image = new ImageData(columns, rows), out = image.data;
+    const sum = new Float64Array(rows);
     for (let column = 0; column < columns; column++) {
       const first = from + Math.floor((column * (to - from + 1)) / columns);
       const end = from + Math.floor(((column + 1) * (to - from + 1)) / columns);
@@ -194,20 +208,21 @@ class Timeline {
       if (first >= recording.length) break;
       sum.fill(0);
       for (let step = first; step < last; step++) {
-        for (let cell = 0; cell < CELLS; cell++) sum[cell] += mask[step * CELLS + cell];
+        for (let row = 0; row < rows; row++) sum[row] += numbers[step * rows + row];
       }
-      for (let cell = 0; cell < CELLS; cell++) {
-        const value = sum[cell] / (last - first) / 65535;
-        const colour = header.colours[Math.round(clamp((value - low) / (high - low), 0, 1) * 255)];
-        const at = 4 * (cell * columns + column);
+      for (let row = 0; row < rows; row++) {
+        const value = sum[row] / (last - first) / 65535;
+        const colour = header.colours[Math.round(positionOn(scales[row], value) * 255)];
+        const at = 4 * (row * columns + column);
         [out[at], out[at + 1], out[at + 2], out[at + 3]] = [...colour, 255];
       }
     }
-    const canvas = make("canvas", { width: columns, height: CELLS });
+    const canvas = make("canvas", { width: columns, height: rows });
     canvas.getContext("2d").putImageData(image, 0, 0);
     context.imageSmoothingEnabled = false;
     const half = this.width / Math.max(to - from, 1) / 2; // a step's column is centred on it
     context.drawImage(canvas, this.gutter - half, top + 1, this.width + 2 * half, height - 2);
+    if (name !== "cells") return;
     context.fillStyle = this.colours.card;
     context.globalAlpha = 0.4;
     for (let row = 1; row < header.cells; row++) { // the screen's rows
@@ -215,6 +230,31 @@ class Timeline {
       context.fillRect(this.gutter - half, y, this.width + 2 * half, 1);
     }
     context.globalAlpha = 1;
+  }
+
+  /** How much of the mask lies on a sight, from 0 to its most, filled. */
+  drawShare(context, { recording, top, height }, sight) {
+    const { branch } = this.settings, shares = recording[`${branch}-sights`];
+    const { most } = recording.lookedAt[branch][sight], rows = header.sights.length;
+    const [from, to] = [this.window[0], Math.min(this.window[1], recording.length - 1)];
+    context.fillStyle = this.colours.card;
+    context.fillRect(this.gutter - 3, top + 1, this.width + RIGHT, height - 1);
+    context.strokeStyle = this.colours[`rank-${this.recordings.indexOf(recording)}`];
+    context.lineWidth = 1;
+    context.beginPath();
+    for (let column = 0; column < this.width; column++) {
+      const at = (x) => from + (x / this.width) * (this.window[1] - from);
+      const first = Math.round(at(column)), last = Math.max(Math.round(at(column + 1)), first + 1);
+      if (first > to) break;
+      let sum = 0, count = 0;
+      for (let step = first; step < Math.min(last, to + 1); step++, count++) {
+        sum += shares[step * rows + sight];
+      }
+      const x = this.gutter + column + 0.5, share = sum / count / 65535 / (most || 1);
+      context.moveTo(x, top + height);
+      context.lineTo(x, top + height - Math.min(share, 1) * (height - 3));
+    }
+    context.stroke();
   }
 
   drawBoundaries(context, recording, rank) {
@@ -272,13 +312,17 @@ class Timeline {
   }
 
   /** What changes at every step: the cursor, the hairline, and the values under it. */
-  draw(step) {
+  draw(step, sight) {
     const context = this.canvas.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     context.drawImage(this.still, 0, 0);
     context.scale(this.ratio, this.ratio);
+    context.font = "11px system-ui, sans-serif";
     const [from, to] = this.window;
+    if (sight !== null && sight !== this.settings.sight) {
+      for (const band of this.laid) if (band.name === "sights") this.drawShare(context, band, sight);
+    }
     if (step >= from && step <= to) {
       context.fillStyle = this.colours.ink;
       context.fillRect(this.x(step) - 0.75, 0, 1.5, this.height - AXIS);
@@ -296,15 +340,28 @@ class Timeline {
       context.fillText(words, x, this.height - 5);
       context.textAlign = "left";
     }
-    this.drawReadings(context, read);
+    this.drawReadings(context, read, sight);
     this.canvas.dataset.step = step;
     this.canvas.dataset.x = this.x(step);
     this.canvas.dataset.read = read;
   }
 
-  drawReadings(context, step) {
+  drawReadings(context, step, sight) {
     context.font = "bold 11px system-ui, sans-serif";
     for (const band of this.laid) {
+      if (band.name === "sights") {
+        const { recording, top } = band;
+        if (sight === null || step >= recording.length) continue;
+        const share = recording[`${this.settings.branch}-sights`][step * header.sights.length + sight];
+        context.fillStyle = this.colours[`rank-${this.recordings.indexOf(recording)}`];
+        context.textAlign = "right";
+        context.fillText(percent(share / 65535), this.gutter - 8, top + 12);
+        context.textAlign = "left";
+        context.fillStyle = this.colours.faint;
+        const { most } = recording.lookedAt[this.settings.branch][sight];
+        context.fillText(percent(most), this.gutter + this.width + 6, top + 11);
+        continue;
+      }
       if (!band.at) {
         if (this.hovered?.cell != null && step < band.recording.length && band.height > 70) {
           context.fillStyle = this.colours.ink;
@@ -391,7 +448,8 @@ function listen(canvas) {
     } else if (start && event.type === "pointerup") {
       const place = timeline.place(event);
       if (Math.abs(place.x - start.x) <= 6) {
-        set({ brush: null, ...(place.cell === null ? {} : { cell: place.cell }) });
+        set({ brush: null, ...(place.cell === null ? {} : { cell: place.cell }),
+          ...(place.sight === null ? {} : { sight: place.sight, tab: "sights" }) });
         go(place.step);
       }
     }

@@ -401,11 +401,11 @@ def _read(folder: pathlib.Path, expected: dict[str, Any]) -> tuple[AgentInfo, di
 
 
 def _arrays(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    """The arrays of nested dicts, by path."""
+    """The arrays of nested dicts, by path; shapes alone (`jax.eval_shape`) stay what they are."""
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        return {prefix: np.asarray(tree)}
+        return {prefix: tree if isinstance(tree, jax.ShapeDtypeStruct) else np.asarray(tree)}
     return {k: v for n, t in tree.items() for k, v in _arrays(t, f"{prefix}/{n}").items()}
 
 

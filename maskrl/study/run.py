@@ -39,7 +39,7 @@ CASCADE = (
     *("policy.kernel", "policy.features", "policy.mask", "value.kernel", "value.features"),
     *("value.mask", "gates", "conv3", "conv2", "conv1"),
 )
-PART = 10  # games of a job of a control
+PART = 5  # games of a job of a control
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

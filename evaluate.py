@@ -15,9 +15,7 @@ import json
 import pathlib
 import sys
 
-import numpy as np
-
-from maskrl import checkpoint, devices, evaluation, files, recording, tables
+from maskrl import checkpoint, curves, devices, evaluation, files, recording, tables
 from maskrl.agent import make_agent
 from maskrl.checkpoint import RUNS, AgentInfo
 from maskrl.cli import Parser
@@ -55,8 +53,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         choices=("normal", "inverse", *CONTROLS, "random", "explain", "table", "study"),
         default="normal",
         help="inverse: 1 - M; random: uniform actions; explain: recordings, videos, figures and "
-        "the explorer; table: the paper's tables of all results; study: do the masks explain?; "
-        "the others are the study's controls (maskrl.study.controls)",
+        "the explorer; table: the paper's tables and each game's learning curves, of all there is; "
+        "study: do the masks explain?; the others are the study's controls (maskrl.study.controls)",
     )
     add(
         "--branch",
@@ -76,6 +74,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--max-episode-steps", type=int, default=EPISODE_STEPS, help="agent steps of a game [10000]"
     )
     report.add_flags(parser)
+    add(
+        "--original",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="for --mode table: the original's learning curves, to stand beside ours",
+    )
     add("--output", type=pathlib.Path, help="file or, to explain, folder [a new one in results/]")
     for field in dataclasses.fields(Budget):
         if field.name in STUDY_FLAGS:
@@ -158,32 +162,15 @@ def evaluate(args: argparse.Namespace) -> None:
             seen = collect(agent, params, KNOWN_GAMES, KNOWN_GAMES, 0, args.max_episode_steps)
             known = run.known_masks(seen)
         agent, mode = controlled(agent, args.mode, args.branch, known), "normal"
-    player = Player(agent, args.episodes, how(args, mode, args.seed, args.branch))
+    plan = how(args, mode, args.seed, args.branch)
+    player = Player(agent, args.episodes, plan)
     output = args.output or free_name(
         RESULTS / f"{info.game}-{info.mask}-{args.mode}-{info.agent_steps}-seed{args.seed}.json"
     )
     open_for_writing(output)
     games = player.play(params, progress=True)
-    scores = games.scores
-    result = {
-        "game": info.game,
-        "mask": info.mask,
-        "mode": args.mode,
-        "branch": args.branch,
-        "episodes": args.episodes,
-        "max": float(scores.max()),
-        "mean": float(scores.mean()),
-        "std": float(scores.std()),
-        "median": float(np.median(scores)),
-        "scores": scores.tolist(),
-        "lengths": games.lengths.tolist(),
-        "agent_steps": info.agent_steps,
-        "seed": args.seed,
-        "sample": args.sample,
-        "max_episode_steps": args.max_episode_steps,
-        "precision": args.precision,
-        "source": info.source,
-    }
+    result = evaluation.result(info, plan, games)
+    result |= {"mode": args.mode, "precision": args.precision}
     files.write(output, json.dumps(result) + "\n")
     columns = ("game", "mask", "mode", "episodes", "max", "mean", "std", "median")
     cells = [f"{result[c]:.1f}" if isinstance(result[c], float) else result[c] for c in columns]
@@ -225,17 +212,26 @@ def explain(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Builds the paper's tables from every result in `results/`."""
-    results = tables.read_results(sorted(RESULTS.glob("*.json")))
+    """Builds the paper's tables from all results, and a figure per game of all learning curves."""
+    paths = [*sorted(RESULTS.glob("*.json")), *sorted(AGENTS.glob(f"*/{RESULTS}/*.json"))]
+    results = tables.read_results(paths)
     if not results:
         raise UserError(f"no results in {RESULTS}/: python evaluate.py writes them")
     output = args.output or RESULTS / "tables.md"
     open_for_writing(output)
-    text = tables.markdown(results)
-    files.write(output, text)
-    files.write(output.with_suffix(".csv"), tables.comma_separated(results))
-    print(text)
-    print(f"written: {output} and {output.with_suffix('.csv')}")
+    greedy = args.original and args.original / curves.GREEDY
+    files.write(output, tables.markdown(results, greedy))
+    files.write(output.with_suffix(".csv"), tables.comma_separated(results, greedy))
+    written = [output, output.with_suffix(".csv")]
+    trained = curves.by_game([*sorted(RUNS.glob("*")), *sorted(AGENTS.glob("*"))])
+    for game, folders in trained.items():
+        figure = curves.draw(folders, args.original)
+        with files.whole(output.with_name(f"curve-{game}.png")) as partial:
+            figure.savefig(partial, format="png", dpi=150)
+        written.append(output.with_name(f"curve-{game}.png"))
+    print(tables.text(results, greedy))
+    for path in written:
+        print(f"written: {path}")
 
 
 def free_name(path: pathlib.Path) -> pathlib.Path:

@@ -5,31 +5,30 @@
 
 Copies the run's best agent to `agents/<Game>-<mask>/`, plays 100 whole games with it on start
 states that chose nothing (greedy, sampled, the policy mask inverted, uniform actions), and writes
-the scores and where the agent comes from to its `card.json`, and the run's learning curve, thinned,
-to `metrics.csv`. `agents/README.md` is the table of all cards; `--cards` writes only that.
+their scores to `results/`, where the agent comes from to `card.json`, and the run's learning curve,
+thinned, to `metrics.csv`. `agents/README.md` is the table of all cards; `--cards` writes only that.
 
 The original's file (game, agent_steps, score: single greedy games) gives the score to compare with,
 the mean of its games between 0.8 and 1.2 times the agent's steps.
 """
 
 import csv
+import dataclasses
 import json
 import pathlib
 import subprocess
 import sys
-from typing import Any
 
 import numpy as np
 
 from benchmarks.__main__ import machine
-from benchmarks.curve import read_columns
-from maskrl import checkpoint, config, devices, evaluation, tables
-from maskrl.checkpoint import AgentInfo
+from maskrl import checkpoint, config, curves, devices, evaluation, files, tables
 from maskrl.cli import Parser
+from maskrl.config import EPISODE_STEPS
 from maskrl.errors import UserError, exit_on_user_error
 from maskrl.evaluation import How
 
-AGENTS = pathlib.Path("agents")
+AGENTS, RESULTS = pathlib.Path("agents"), "results"
 EPISODES, SEED, ROWS = 100, 1000, 300  # seed: neither the training's nor `evaluate.py`'s default
 PLAYS = {
     "greedy": How(seed=SEED),
@@ -39,61 +38,42 @@ PLAYS = {
 }
 
 
-def ship(run: pathlib.Path, original: pathlib.Path | None) -> pathlib.Path:
+def ship(run: pathlib.Path) -> pathlib.Path:
     """Writes the folder of the run's best agent; returns it.
 
     Raises:
-      UserError: no run or no agent there, or the files of the original cannot be read.
+      UserError: no run or no agent there.
     """
-    settings = config.read(run / checkpoint.CONFIG)
+    settings = curves.settings(run)
     agent, params, info = checkpoint.load_agent(run, settings.precision)
-    steps, seconds = read_columns(run / "metrics.csv", "agent_steps", "seconds")
-    theirs = original_score(original, info) if original else None
+    steps, seconds = files.read_columns(run / curves.METRICS, "agent_steps", "seconds")
     plays = {
         name: how for name, how in PLAYS.items() if how.mode != "inverse" or info.has_mask("policy")
     }
-    scores = {}
+    folder = AGENTS / f"{info.game}-{info.mask}"
+    results = {}
     for name, how in plays.items():
         print(f"{info.game}, {name}")
         games = evaluation.play(agent, params, EPISODES, how, progress=True)
-        scores[name] = summary(games.scores)
-    folder = AGENTS / f"{info.game}-{info.mask}"
+        results[name] = evaluation.result(info, how, games) | {"precision": settings.precision}
     checkpoint.save_agent(folder, params, info)
+    for name, result in results.items():
+        files.write(folder / RESULTS / f"{name}.json", json.dumps(result) + "\n")
+    chosen = (
+        "the run's newest checkpoint"
+        if info.score is None
+        else f"the best of the run's evaluations, {settings.eval_episodes} greedy games each"
+    )
     card = {
+        "config": dataclasses.asdict(settings),
         "hours": float(np.interp(info.agent_steps, steps, seconds)) / 3600,
         "machine": machine()["processor"],
         "commit": _commit(),
-        "command": ["python", "train.py", *_flags(settings)],
-        "precision": settings.precision,
-        "chosen": f"the best of the run's evaluations, {settings.eval_episodes} greedy games each"
-        if info.score is not None
-        else "the run's newest checkpoint",
-        "episodes": EPISODES,
-        "seed": SEED,
-        "max_episode_steps": How().max_episode_steps,
-        "scores": scores,
-        "original": theirs,
+        "chosen": chosen,
     }
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-    thin(run / "metrics.csv", folder / "metrics.csv")
+    files.write(folder / curves.CARD, json.dumps(card, indent=2) + "\n")
+    thin(run / curves.METRICS, folder / curves.METRICS)
     return folder
-
-
-def summary(scores: np.ndarray) -> dict[str, float]:
-    """What the card says of some games."""
-    return {
-        "mean": float(scores.mean()),
-        "median": float(np.median(scores)),
-        "std": float(scores.std()),
-        "max": float(scores.max()),
-    }
-
-
-def original_score(path: pathlib.Path, info: AgentInfo) -> float | None:
-    """The mean of the original's greedy games near the agent's steps; None if there is none."""
-    steps, scores = read_columns(path, "agent_steps", "score", game=info.game)
-    near = (steps > 0.8 * info.agent_steps) & (steps < 1.2 * info.agent_steps)
-    return float(scores[near].mean()) if near.any() else None
 
 
 def thin(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -110,53 +90,62 @@ def thin(source: pathlib.Path, target: pathlib.Path) -> None:
         )
 
 
-def cards() -> str:
+def cards(original: pathlib.Path | None) -> str:
     """The table of all cards, Markdown."""
     lines = [
         "# Agents that come with the project",
         "",
-        f"Made by `python -m benchmarks.ship`. Means over {EPISODES} whole games on start states "
-        "that chose nothing; `evaluate.py --agent agents/NAME` plays them. The original's: the "
-        "mean of its single greedy games at about the same agent steps (one run); the paper's: the "
-        "best of five agents after 100 million.",
+        f"Made by `python -m benchmarks.ship`. Means over {EPISODES} whole games of up to "
+        f"{EPISODE_STEPS:,} agent steps, on start states that chose nothing; `evaluate.py --agent "
+        "agents/NAME` plays them. The original: the mean of its single greedy games at about the "
+        "same agent steps (one run). The paper: the best of five agents after 100 million.",
         "",
         "| agent | steps | hours | greedy, mean (median, std, max) | sampled | inverse | random "
-        "| original | paper |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| original | paper | of the paper's |",
+        "|" + " --- |" * 10,
     ]
-    for path in sorted(AGENTS.glob(f"*/{checkpoint.AGENT}")):
-        info = checkpoint.load_agent(path.parent)[2]
-        card = json.loads((path.parent / "card.json").read_text())
-        lines.append(_line(path.parent.name, info, card))
-    lines += ["", "Each was trained by:", ""]
-    for path in sorted(AGENTS.glob("*/card.json")):
-        card = json.loads(path.read_text())
+    folders = [path.parent for path in sorted(AGENTS.glob(f"*/{curves.CARD}"))]
+    lines += [_line(folder, original) for folder in folders]
+    lines += ["", "Where each comes from:", ""]
+    for folder in folders:
+        card = files.read_json(folder / curves.CARD)
+        command = " ".join(["python train.py", *_flags(curves.settings(folder))])
         lines.append(
-            f"- {path.parent.name}: `{' '.join(card['command'])}`; {card['chosen']}; "
-            f"{card['machine']}, commit {card['commit']}"
+            f"- {folder.name}: `{command}`; {card['chosen']}; {card['machine']}, commit "
+            f"{card['commit']}"
         )
     return "\n".join(lines) + "\n"
 
 
-def _line(name: str, info: AgentInfo, card: dict[str, Any]) -> str:
-    scores = card["scores"]
-    greedy = scores["greedy"]
+def _line(folder: pathlib.Path, original: pathlib.Path | None) -> str:
+    info = checkpoint.load_agent(folder)[2]
+    card = files.read_json(folder / curves.CARD)
+    paths = {name: folder / RESULTS / f"{name}.json" for name in PLAYS}
+    results = {n: tables.read_results([p])[0] for n, p in paths.items() if p.exists()}
+    greedy = results["greedy"]
     means = [
-        f"{scores[k]['mean']:.1f}" if k in scores else "" for k in ("sampled", "inverse", "random")
+        f"{results[name]['mean']:.5g}" if name in results else ""
+        for name in ("sampled", "inverse", "random")
     ]
-    paper = ""
+    theirs = original and tables.original_score(original, info.game, info.agent_steps)
+    paper = share = behind = ""
     if info.game in tables.GAMES:
         paper = tables.PAPER_NORMAL[info.mask][tables.GAMES.index(info.game)][1]
-    original = card["original"]
-    behind = original is not None and greedy["mean"] < original / 2
+        share = f"{100 * greedy['mean'] / paper:.0f} %" if paper > 0 else ""
+    if (
+        theirs
+        and greedy["mean"] - results["random"]["mean"] < (theirs - results["random"]["mean"]) / 2
+    ):
+        behind = " (**below half of the original at equal steps, random play taken off**)"
     cells = [
-        name + (" (**below half of the original at equal steps**)" if behind else ""),
+        folder.name + behind,
         f"{info.agent_steps:,}",
         f"{card['hours']:.1f}",
-        f"{greedy['mean']:.1f} ({greedy['median']:.0f}, {greedy['std']:.1f}, {greedy['max']:.0f})",
+        f"{greedy['mean']:.5g} ({greedy['median']:.5g}, {greedy['std']:.3g}, {greedy['max']:.5g})",
         *means,
-        "" if original is None else f"{original:.1f}",
+        f"{theirs:.5g}" if theirs else "",
         str(paper),
+        share,
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -190,8 +179,8 @@ def main(argv: list[str] | None = None) -> int:
         if not args.runs and not args.cards:
             raise UserError("name a run, or --cards")
         for run in args.runs:
-            print(f"written: {ship(run, args.original)}")
-        (AGENTS / "README.md").write_text(cards())
+            print(f"written: {ship(run)}")
+        files.write(AGENTS / "README.md", cards(args.original))
     return 0
 
 

@@ -22,11 +22,9 @@ from maskrl.errors import UserError, exit_on_user_error
 CHECKOUT = pathlib.Path(__file__).parent.parent
 MOVED = ("moved_torso", "moved_core", "moved_policy", "moved_value")
 SETTINGS = {
-    "literal: 35 groups of 1": ["--groups=35", "--actors-per-group=1"],
+    "literal: 35 groups of 1": ["--preset=paper", "--groups=35", "--actors-per-group=1"],
     "--preset paper: 5 groups of 7": ["--preset=paper"],
-    "5 groups of 8, each actor's own": ["--groups=5", "--actors-per-group=8"],
     "5 groups of 8, mean of 8": ["--groups=5", "--actors-per-group=8", "--actors-per-update=8"],
-    "10 groups of 4, mean of 4": ["--groups=10", "--actors-per-group=4", "--actors-per-update=4"],
 }
 
 

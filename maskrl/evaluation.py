@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from maskrl.agent import Agent, AgentSpec
+from maskrl.checkpoint import AgentInfo
 from maskrl.config import EPISODE_STEPS
 from maskrl.devices import Devices, threads
 from maskrl.envs import Environments, action_names, environment_seed, num_actions
@@ -67,6 +69,25 @@ class Games:
 
     scores: np.ndarray  # float64 [episodes], unclipped, over all lives
     lengths: np.ndarray  # int64 [episodes], agent steps
+
+
+def result(info: AgentInfo, how: How, games: Games) -> dict[str, Any]:
+    """What a file of results says of some games; `tables.read_results` reads it."""
+    scores = games.scores
+    return {
+        "game": info.game,
+        "mask": info.mask,
+        "source": info.source,
+        "agent_steps": info.agent_steps,
+        **dataclasses.asdict(how),
+        "episodes": len(scores),
+        "max": float(scores.max()),
+        "mean": float(scores.mean()),
+        "std": float(scores.std()),
+        "median": float(np.median(scores)),
+        "scores": scores.tolist(),
+        "lengths": games.lengths.tolist(),
+    }
 
 
 class Player:

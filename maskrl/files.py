@@ -1,12 +1,15 @@
-"""How a file comes to be whole, or not at all; and JSON, read within bounds."""
+"""How a file comes to be whole, or not at all; JSON, read within bounds; columns of a CSV file."""
 
 import contextlib
+import csv
 import json
 import os
 import pathlib
 import shutil
 from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from maskrl.errors import UserError
 
@@ -74,6 +77,24 @@ def read_json(path: pathlib.Path) -> Any:
         return json.loads(content, parse_constant=refuse)
     except RecursionError as error:
         raise ValueError("too deep") from error
+
+
+def read_columns(path: pathlib.Path, *names: str, **where: str) -> list[np.ndarray]:
+    """Columns of a CSV file as floats, of the rows that have all of them and match `where`.
+
+    Raises:
+      UserError: no such file, or no such columns of numbers in it.
+    """
+    try:
+        with open(path, newline="") as file:
+            rows = [
+                row
+                for row in csv.DictReader(file)
+                if all(row[n] for n in names) and all(row[k] == v for k, v in where.items())
+            ]
+        return [np.array([float(row[name]) for row in rows]) for name in names]
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise UserError(f"cannot read {', '.join(names)} from {path}: {error}") from error
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -1,25 +1,35 @@
 """Results of evaluations -> the paper's Tables 1, 2 and 3, its numbers beside ours.
 
-A result is a JSON file as `evaluate.py` writes it. Of several trials (runs, seeds) of a game,
-variant and mode the one with the best mean counts, as in the paper (the best of five).
+A result is a JSON file as `evaluate.py` writes it. A trial is an agent: one run's, at some of its
+steps. Of several trials of a game and a variant the one with the best mean counts, as in the paper
+(the best of five), and the table says of how many; a normal and an inverted score that stand
+together are one trial's. Games of unlike step limits never share a table.
 """
 
 import csv
+import dataclasses
 import io
 import pathlib
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
 from maskrl import files
+from maskrl.config import EPISODE_STEPS
 from maskrl.errors import UserError
 
 GAMES = ("Breakout", "MsPacman", "SpaceInvaders", "BeamRider", "FishingDerby", "Seaquest")
 VARIANTS = {"none": "A3C", "policy": "Policy Mask", "value": "Value Mask", "both": "Mask A3C"}
 KEYS = (
-    *("game", "mask", "mode", "branch", "episodes", "max", "mean", "std", "median"),
-    *("scores", "lengths", "agent_steps", "seed"),
+    *("game", "mask", "mode", "branch", "source", "episodes", "max", "mean", "std", "median"),
+    *("scores", "lengths", "agent_steps", "seed", "sample", "max_episode_steps"),
 )
+NEAR = (0.8, 1.2)  # times the agent's steps: where the original's games are taken from
 Cell = tuple[float | None, float | None]  # (max, mean), or (decrease of max, of mean) in %
+NONE: Cell = (None, None)
 
 # The paper's Table 1: (max, mean) over 100 games, in the order of GAMES.
 PAPER_NORMAL: dict[str, tuple[Cell, ...]] = {
@@ -103,91 +113,250 @@ def read_results(paths: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
 
 def _is_of_kind(key: str, value: Any) -> bool:
     """Whether this is what `evaluate.py` writes under this key: text, a number, or numbers."""
-    if key in ("game", "mask", "mode", "branch"):
+    if key in ("game", "mask", "mode", "branch", "source"):
         return isinstance(value, str)
+    if key == "sample":
+        return isinstance(value, bool)
     numbers = value if key in ("scores", "lengths") else [value]
     return isinstance(numbers, list) and all(
         isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < 1e15 for x in numbers
     )
 
 
-def best(results: list[dict[str, Any]], game: str, mode: str, mask: str | None) -> Cell:
-    """(max, mean) of the best trial, (None, None) without any; `mask` None: of any variant."""
-    trials = [
-        r
-        for r in results
-        if r["game"] == game
-        and r["mode"] == mode
-        and (mask is None or r["mask"] == mask)
-        and not r.get("sample")  # the paper's games are greedy
-        and (mode != "inverse" or r["branch"] == "policy")
-    ]
-    trial = max(trials, key=lambda r: r["mean"], default=None)
-    return (trial["max"], trial["mean"]) if trial else (None, None)
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """An agent, and its results: {normal, inverse, random: a result}."""
+
+    game: str
+    mask: str
+    source: str
+    agent_steps: int
+    results: dict[str, dict[str, Any]]
+
+    def cell(self, mode: str) -> Cell:
+        """(max, mean) of its games."""
+        result = self.results[mode]
+        return result["max"], result["mean"]
 
 
-def tables(results: list[dict[str, Any]]) -> dict[str, list[tuple[str, list[Cell], list[Cell]]]]:
-    """The three tables: {title: [(row's name, our cells, the paper's cells), ...]}."""
-    ours = {
-        (mode, mask): [best(results, game, mode, mask) for game in GAMES]
-        for mode in ("normal", "inverse")
-        for mask in VARIANTS
-    }
-    random = [best(results, game, "random", None) for game in GAMES]
-    table1 = [
-        (name, ours["normal", mask], list(PAPER_NORMAL[mask])) for mask, name in VARIANTS.items()
-    ]
-    table2, table3 = [], []
+def trials(results: list[dict[str, Any]], limit: int) -> list[Trial]:
+    """The agents of results whose games end at this step limit.
+
+    Of an agent's results of the same kind (other seeds) the one with the most games counts, of
+    equal ones the first: it has not been chosen by its score. The paper's games are greedy, and it
+    inverts the policy's mask: other results have no place in its tables.
+    """
+    found: dict[tuple, dict[str, dict[str, Any]]] = {}
+    for result in results:
+        if result["max_episode_steps"] != limit or result["sample"]:
+            continue
+        if result["mode"] == "inverse" and result["branch"] != "policy":
+            continue
+        who = tuple(result[key] for key in ("game", "mask", "source", "agent_steps"))
+        known = found.setdefault(who, {})
+        before = known.get(result["mode"])
+        if before is None or result["episodes"] > before["episodes"]:
+            known[result["mode"]] = result
+    return [Trial(*who, known) for who, known in found.items()]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Line:
+    """One cell of one of the paper's tables.
+
+    Attributes:
+      table: 1, 2 or 3.
+      row, game: where it stands.
+      ours: (max, mean) of `source`'s games; in Table 3 their decrease in %.
+      paper: the same of the paper, at 100 million steps.
+      games: played for it (in Table 3: for each of the two scores).
+      agent_steps: that the agent was trained for.
+      source: the agent.
+      trials: of how many it is the best.
+      all_mean, all_error: of the trials' means, and half of its 95 % interval (Student's t).
+      original: the mean of the original's games at about the same steps.
+    """
+
+    table: int
+    row: str
+    game: str
+    ours: Cell = NONE
+    paper: Cell = NONE
+    games: int | None = None
+    agent_steps: int | None = None
+    source: str = ""
+    trials: int = 0
+    all_mean: float | None = None
+    all_error: float | None = None
+    original: float | None = None
+
+
+def lines(
+    results: list[dict[str, Any]], limit: int, original: pathlib.Path | None = None
+) -> list[Line]:
+    """The three tables, cell by cell.
+
+    Args:
+      limit: agent steps at which the games that are compared are cut off. The paper's numbers stand
+        beside ours only where it is the paper's.
+      original: `learning_curves.csv` of the original (game, agent_steps, score), if it is there.
+    """
+    known = trials(results, limit)
+    rows = [(1, name, mask, "normal", PAPER_NORMAL[mask]) for mask, name in VARIANTS.items()]
     for mask in ("policy", "both"):
         name = VARIANTS[mask]
-        normal, inverse = ours["normal", mask], ours["inverse", mask]
-        table2.append((f"{name}, normal", normal, list(PAPER_NORMAL[mask])))
-        table2.append((f"{name}, inverse", inverse, list(PAPER_INVERSE[mask])))
-        decreases = [
-            tuple(
-                None if a is None or b is None or not a else decrease(game, a, b)
-                for a, b in zip(n, i, strict=True)
+        rows.append((2, f"{name} normal", mask, "normal", PAPER_NORMAL[mask]))
+        rows.append((2, f"{name} inverse", mask, "inverse", PAPER_INVERSE[mask]))
+    rows.append((2, "random", None, "random", PAPER_RANDOM))
+    rows += [(3, VARIANTS[m], m, "inverse", PAPER_DECREASE[m]) for m in ("policy", "both")]
+    made = []
+    for table, row, mask, mode, paper in rows:
+        needed = {mode} if table == 1 or mask is None else {"normal", "inverse"}
+        for game, theirs in zip(GAMES, paper, strict=True):
+            able = [
+                trial
+                for trial in known
+                if trial.game == game
+                and mask in (None, trial.mask)
+                and needed <= trial.results.keys()
+            ]
+            line = Line(
+                table=table, row=row, game=game, paper=theirs if limit == EPISODE_STEPS else NONE
             )
-            for game, n, i in zip(GAMES, normal, inverse, strict=True)
-        ]
-        table3.append((name, decreases, list(PAPER_DECREASE[mask])))
-    table2.append(("random", random, list(PAPER_RANDOM)))
-    return {
-        "Table 1: score, max / mean": table1,
-        "Table 2: inverted policy mask, max / mean": table2,
-        "Table 3: decrease by inversion in %, max / mean": table3,
-    }
+            made.append(_filled(line, able, mode, original if mask == "both" else None))
+    return made
 
 
-def _text(cell: Cell, digits: int) -> str:
+def _filled(line: Line, able: list[Trial], mode: str, original: pathlib.Path | None) -> Line:
+    """The line with the best of these trials, if there is any."""
+    if not able:
+        return line
+    if mode == "random":  # nothing was learnt, so nothing may be chosen by its luck
+        best = max(able, key=lambda t: t.results[mode]["episodes"])
+        games = best.results[mode]["episodes"]
+        return dataclasses.replace(line, ours=best.cell(mode), games=games, source=best.source)
+    best = max(able, key=lambda t: t.results["normal"]["mean"])
+    ours, games = best.cell(mode), best.results[mode]["episodes"]
+    if line.table == 3:
+        normal = best.cell("normal")
+        games = min(games, best.results["normal"]["episodes"])
+        ours = tuple(
+            decrease(line.game, n, i) if n else None for n, i in zip(normal, ours, strict=True)
+        )
+    means = [trial.results[mode]["mean"] for trial in able]
+    spread = {}
+    if line.table == 1 and len(means) > 1:
+        half = stats.t.ppf(0.975, len(means) - 1) * stats.sem(means)
+        spread = {"all_mean": float(np.mean(means)), "all_error": float(half)}
+    if original and mode == "normal":
+        spread["original"] = original_score(original, line.game, best.agent_steps)
+    return dataclasses.replace(
+        line,
+        ours=ours,
+        games=games,
+        agent_steps=best.agent_steps,
+        source=best.source,
+        trials=len(able),
+        **spread,
+    )
+
+
+def original_score(path: pathlib.Path, game: str, agent_steps: int) -> float | None:
+    """The mean of the original's single greedy games near some agent steps; None without any.
+
+    Raises:
+      UserError: not such a file.
+    """
+    steps, scores = files.read_columns(path, "agent_steps", "score", game=game)
+    near = (steps > NEAR[0] * agent_steps) & (steps < NEAR[1] * agent_steps)
+    return float(scores[near].mean()) if near.any() else None
+
+
+TITLES = {
+    1: "Table 1: score, max / mean",
+    2: "Table 2: policy mask inverted, max / mean",
+    3: "Table 3: decrease by inversion in %, max / mean",
+}
+HEAD = ("game", "variant", "steps", "games", "ours", "paper", "original")
+
+
+def sections(
+    results: list[dict[str, Any]], original: pathlib.Path | None = None
+) -> list[tuple[str, list[Line]]]:
+    """(heading, lines) for every step limit, the paper's first, and for each of its tables."""
+    limits = {result["max_episode_steps"] for result in results}
+    made = []
+    for limit in sorted(limits, key=lambda n: (n != EPISODE_STEPS, n)):
+        found = lines(results, limit, original)
+        alike = "as the paper's" if limit == EPISODE_STEPS else "not to be compared with the paper"
+        for table, title in TITLES.items():
+            heading = f"{title} (games of up to {limit:,} agent steps, {alike})"
+            made.append((heading, [line for line in found if line.table == table]))
+    return made
+
+
+def text(results: list[dict[str, Any]], original: pathlib.Path | None = None) -> str:
+    """The tables for a terminal of 80 columns; cells without a result of ours are left out."""
+    made = []
+    for heading, found in sections(results, original):
+        filled = [line for line in found if line.games]
+        if filled:
+            rows = [HEAD, *(_cells(line) for line in filled)]
+            made += ["", *textwrap.wrap(heading, 79), ""]
+            made += [
+                f"{a:13} {b:17}{c:>7}{d:>6}{e:>14}{f:>14}{g:>8}".rstrip()
+                for a, b, c, d, e, f, g in rows
+            ]
+            made += [f"{line.game}, {line.row}: {_all(line)}" for line in filled if _all(line)]
+    return "\n".join([*made[1:], ""])
+
+
+def markdown(results: list[dict[str, Any]], original: pathlib.Path | None = None) -> str:
+    """The tables as Markdown: every cell of the paper's, ours beside it where there is one."""
+    made = [
+        "Steps: agent steps that ours was trained for; the paper's: 100 million. Original: the "
+        "mean of the original's games at about the same steps (one run).",
+    ]
+    for heading, found in sections(results, original):
+        made += ["", f"### {heading}", "", f"| {' | '.join(HEAD)} | agent |", "| --- " * 8 + "|"]
+        for line in found:
+            agent = ", ".join(filter(None, [line.source, _all(line)]))
+            made.append(f"| {' | '.join([*_cells(line), agent])} |")
+    return "\n".join(made) + "\n"
+
+
+def comma_separated(results: list[dict[str, Any]], original: pathlib.Path | None = None) -> str:
+    """The tables as CSV, one row per cell."""
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    names = [f.name for f in dataclasses.fields(Line) if f.name not in ("ours", "paper")]
+    writer.writerow(["limit", *names, "max", "mean", "paper_max", "paper_mean"])
+    for limit in sorted({result["max_episode_steps"] for result in results}):
+        for line in lines(results, limit, original):
+            row = [getattr(line, name) for name in names]
+            writer.writerow([limit, *row, *line.ours, *line.paper])
+    return stream.getvalue()
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    """A line's cells under `HEAD`."""
+    steps = "" if line.agent_steps is None else f"{line.agent_steps / 1e6:.2f}M"
+    theirs = "" if line.original is None else f"{line.original:.5g}"
+    games = "" if line.games is None else str(line.games)
+    return line.game, line.row, steps, games, _text(line.ours), _text(line.paper), theirs
+
+
+def _text(cell: Cell) -> str:
     if all(number is None for number in cell):
         return "-"
-    return " / ".join("-" if n is None else f"{n:.{digits}f}" for n in cell)
+    return " / ".join("-" if n is None else f"{n:.5g}" for n in cell)
 
 
-def markdown(results: list[dict[str, Any]]) -> str:
-    """The tables as Markdown; in each cell ours, and the paper's below it."""
-    lines = ["In each cell: ours, then (the paper's)."]
-    for title, rows in tables(results).items():
-        digits = 2 if "%" in title else 1
-        lines += ["", f"### {title}", "", "| | " + " | ".join(GAMES) + " |"]
-        lines.append("| --- |" + " --- |" * len(GAMES))
-        for name, ours, paper in rows:
-            cells = [
-                f"{_text(o, digits)}<br>({_text(p, digits)})"
-                for o, p in zip(ours, paper, strict=True)
-            ]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def comma_separated(results: list[dict[str, Any]]) -> str:
-    """The tables as CSV, one row per cell."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["table", "row", "game", "max", "mean", "paper_max", "paper_mean"])
-    for title, rows in tables(results).items():
-        for name, ours, paper in rows:
-            for game, o, p in zip(GAMES, ours, paper, strict=True):
-                writer.writerow([title.split(":")[0], name, game, *o, *p])
-    return text.getvalue()
+def _all(line: Line) -> str:
+    """What is said of the trials that are not the best."""
+    if line.trials < 2:
+        return ""
+    best = f"best of {line.trials}"
+    if line.all_mean is None:
+        return best
+    return f"{best}; mean of all {line.all_mean:.5g} \u00b1 {line.all_error:.3g} (95 %)"

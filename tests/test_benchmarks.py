@@ -1,58 +1,10 @@
-"""Speed and learning curves: what is measured, drawn, refused."""
+"""Speed: what is measured."""
 
 import json
 
 import pytest
-from samples import tiny_config
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import curve
-from maskrl import config
-
-
-def write_run(folder, scores, **changes):
-    """A run whose lives' rewards these are, and its greedy games ten times as good."""
-    folder.mkdir()
-    config.write(tiny_config(**changes), folder / "config.json", {})
-    rows = [f"{1000 * n},{3600 * n},{score},{10 * score}" for n, score in enumerate(scores)]
-    head = "agent_steps,seconds,life_reward,eval_score_mean"
-    (folder / "metrics.csv").write_text("\n".join([head, *rows]) + "\n")
-    return folder
-
-
-def test_curves_of_two_runs(tmp_path):
-    """By steps and by hours; the original's up to the longer run's end; random play."""
-    runs = [write_run(tmp_path / "a", [1, 2, 3], precision="float32")]
-    runs.append(write_run(tmp_path / "b", [1, 5]))
-    (tmp_path / "learning_curves.csv").write_text(
-        "game,agent_steps,score\nBreakout,500,7\nPong,600,1\nBreakout,9000,8\n"
-    )
-    (tmp_path / "original_training_lives.csv").write_text(
-        "game,from_step,to_step,clipped_reward_per_life,sem\n"
-        "Breakout,0,1000,0.5,0.1\nPong,0,1000,9,1\nBreakout,5000,6000,2,0.1\n"
-    )
-    lives, by_hour, greedy, greedy_by_hour = curve.draw(runs, tmp_path).axes
-    assert [line.get_ydata().tolist() for line in lives.lines[:2]] == [[1, 2, 3], [1, 5]]
-    assert by_hour.lines[0].get_xdata().tolist() == [0, 1, 2]
-    assert greedy_by_hour.lines[0].get_ydata().tolist() == [10, 20, 30]
-    assert "a, float32" in lives.get_legend().get_texts()[0].get_text()
-    assert lives.lines[2].get_xydata().tolist() == [[0.0005, 0.5]]
-    theirs = [x for x in greedy.lines if "original" in x.get_label()]
-    assert theirs[0].get_xydata().tolist() == [[0.0005, 7]]
-    assert greedy.lines[-1].get_ydata()[0] == 1.2
-
-
-@pytest.mark.parametrize(
-    ("second", "says"),
-    [({"scores": [1], "game": "Pong"}, "several games"), ({"scores": []}, "ended no life yet")],
-)
-def test_curves_refuse(tmp_path, capsys, second, says):
-    runs = [write_run(tmp_path / "a", [1, 2]), write_run(tmp_path / "b", **second)]
-    with pytest.raises(SystemExit) as caught:
-        curve.main([*map(str, runs), "--output", str(tmp_path / "f.png")])
-    assert caught.value.code == 2
-    assert says in capsys.readouterr().err
-    assert not (tmp_path / "f.png").exists()
 
 
 def test_floors(monkeypatch):

@@ -1,24 +1,26 @@
 """Draws runs' learning curves, if asked beside the original's at the same agent steps.
 
-    python -m benchmarks.curve runs/Breakout-both-0 [--original FOLDER] --output F.png
+    python -m maskrl.curves runs/Breakout-both-0 [--original FOLDER] --output F.png
 
 Above: the sum of clipped rewards of a life (sampled actions, mean of the last 500 lives), what the
 original logged of its training. Below: greedy whole games. Left by agent steps, right by hours of
-training. Several runs are of one game. The original's folder holds `original_training_lives.csv`
-(game, from_step, to_step, clipped_reward_per_life, sem) and `learning_curves.csv` (game,
-agent_steps, score: single greedy games).
+training. Several runs are of one game; an agent that comes with the project (`agents/`) has its
+curve with it. The original's folder holds `original_training_lives.csv` (game, from_step, to_step,
+clipped_reward_per_life, sem) and `learning_curves.csv` (game, agent_steps, score: single greedy
+games).
 """
 
-import csv
+import contextlib
 import itertools
 import pathlib
 import sys
+from collections.abc import Iterable
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from maskrl import checkpoint, config
+from maskrl import checkpoint, config, files
 from maskrl.cli import Parser
 from maskrl.errors import UserError, exit_on_user_error
 from maskrl.tables import GAMES, PAPER_RANDOM
@@ -26,26 +28,34 @@ from maskrl.tables import GAMES, PAPER_RANDOM
 COLORS = ("#c0392b", "#2471a3", "#1e8449", "#9a7d0a")
 GREY = "#7f8c8d"
 WINDOW = 15  # of the original's games in the running mean
+METRICS, CARD = "metrics.csv", "card.json"  # of a run; of an agent that comes with the project
+LIVES, GREEDY = "original_training_lives.csv", "learning_curves.csv"
 
 
-def read_columns(path: pathlib.Path, *names: str, **where: str) -> list[np.ndarray]:
-    """Columns of a CSV file as floats, of the rows that have all of them and match `where`."""
-    try:
-        with open(path, newline="") as file:
-            rows = [
-                row
-                for row in csv.DictReader(file)
-                if all(row[n] for n in names) and all(row[k] == v for k, v in where.items())
-            ]
-        return [np.array([float(row[name]) for row in rows]) for name in names]
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"cannot read {', '.join(names)} from {path}: {error}") from error
+def settings(folder: pathlib.Path) -> config.Config:
+    """How the run, or the agent that comes with the project, was trained.
+
+    Raises:
+      UserError: it is neither.
+    """
+    card = folder / CARD
+    return config.read(card if card.exists() else folder / checkpoint.CONFIG)
+
+
+def by_game(folders: Iterable[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
+    """Those of these folders that have a curve, by their games."""
+    found: dict[str, list[pathlib.Path]] = {}
+    for folder in folders:
+        with contextlib.suppress(UserError):
+            if len(files.read_columns(folder / METRICS, "agent_steps", "life_reward")[0]):
+                found.setdefault(settings(folder).game, []).append(folder)
+    return found
 
 
 def draw(runs: list[pathlib.Path], original: pathlib.Path | None) -> Figure:
     """Lives above, greedy games below; by agent steps on the left, by hours on the right."""
-    settings = [config.read(run / checkpoint.CONFIG) for run in runs]
-    games = {s.game for s in settings}
+    trained = [settings(run) for run in runs]
+    games = {s.game for s in trained}
     if len(games) > 1:
         raise UserError(f"these runs are of several games: {', '.join(sorted(games))}")
     (game,) = games
@@ -54,7 +64,7 @@ def draw(runs: list[pathlib.Path], original: pathlib.Path | None) -> Figure:
         2, 2, sharex="col", sharey="row"
     )
     end = 0.0
-    for run, s, color in zip(runs, settings, itertools.cycle(COLORS), strict=False):
+    for run, s, color in zip(runs, trained, itertools.cycle(COLORS), strict=False):
         steps, hours, rewards = _curve(run, "life_reward")
         if not len(steps):
             raise UserError(f"{run} has ended no life yet: train longer")
@@ -88,22 +98,20 @@ def draw(runs: list[pathlib.Path], original: pathlib.Path | None) -> Figure:
 
 def _curve(run: pathlib.Path, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(millions of agent steps, hours of training, values) of a column of the run's metrics."""
-    steps, seconds, values = read_columns(run / "metrics.csv", "agent_steps", "seconds", column)
+    steps, seconds, values = files.read_columns(run / METRICS, "agent_steps", "seconds", column)
     return steps / 1e6, seconds / 3600, values
 
 
 def _draw_original(lives: Axes, greedy: Axes, folder: pathlib.Path, game: str, end: float) -> None:
     """The original's one run of this game, as far as ours go."""
     columns = ("from_step", "to_step", "clipped_reward_per_life", "sem")
-    start, stop, reward, error = read_columns(
-        folder / "original_training_lives.csv", *columns, game=game
-    )
+    start, stop, reward, error = files.read_columns(folder / LIVES, *columns, game=game)
     middle = (start + stop) / 2e6
     within = middle <= end
     lives.errorbar(
         middle[within], reward[within], 1.96 * error[within], color=GREY, label="the original's run"
     )
-    steps, scores = read_columns(folder / "learning_curves.csv", "agent_steps", "score", game=game)
+    steps, scores = files.read_columns(folder / GREEDY, "agent_steps", "score", game=game)
     within = steps <= 1e6 * end
     steps, scores = steps[within] / 1e6, scores[within]
     greedy.plot(steps, scores, ".", color=GREY, markersize=3, label="the original's single games")
@@ -115,7 +123,7 @@ def _draw_original(lives: Axes, greedy: Axes, folder: pathlib.Path, game: str, e
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = Parser("python -m benchmarks.curve", __doc__)
+    parser = Parser("python -m maskrl.curves", __doc__)
     parser.add_argument("runs", type=pathlib.Path, nargs="+", metavar="RUN")
     parser.add_argument("--original", type=pathlib.Path, metavar="FOLDER")
     parser.add_argument("--output", type=pathlib.Path, required=True)

@@ -33,7 +33,13 @@ from maskrl.study.run import Budget, Subject
 
 KNOWN_GAMES = 5  # whose masks `mean` and `other` take
 # Flags of a study's budget, beside --episodes and --max-episode-steps.
-STUDY_FLAGS = {"frames": "moments", "games": "games", "sanity": "sanity", "seed": "study-seed"}
+STUDY_FLAGS = {
+    "frames": "moments",
+    "games": "games",
+    "look_steps": "look-steps",
+    "sanity": "sanity",
+    "seed": "study-seed",
+}
 AGENTS, RESULTS = pathlib.Path("agents"), pathlib.Path("results")
 
 

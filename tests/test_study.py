@@ -1,5 +1,7 @@
 """The study of the masks, on toys whose answers are known by construction."""
 
+import collections
+import dataclasses
 import types
 
 import jax
@@ -8,10 +10,10 @@ import numpy as np
 import pytest
 from samples import agent_with, random_timestep
 
-from maskrl.study import measures, objects, run
-from maskrl.study.controls import CONTROLS, Known, Moment, controlled
-from maskrl.study.methods import METHODS, cells
-from maskrl.study.probe import Answer, Scene, apply_head, probe
+from maskrl.study import collect, controls, measures, objects, run
+from maskrl.study.controls import CONTROLS, Moment, controlled
+from maskrl.study.methods import METHODS, attributions, cells
+from maskrl.study.probe import Answer, Known, Scene, apply_head, components, probe
 from maskrl.types import Carry
 
 CELL = (3, 6)  # the toy looks at one pixel of this cell
@@ -35,6 +37,12 @@ class OnePixel:
 
     def __call__(self, observation):
         return self.heads(self.core(self.torso(observation)))
+
+    def know(self, observation):
+        return Known(self(observation), None, None, None)
+
+    def near(self, known, observation, cell):
+        return self(observation)
 
 
 def scene(batch=2, seed=0):
@@ -60,7 +68,7 @@ def scene(batch=2, seed=0):
 )
 def test_every_method_finds_the_pixel_that_decides(name, target):
     at = scene()
-    maps = METHODS[name].function(OnePixel(), at, target, jax.random.PRNGKey(0))
+    maps = METHODS[name].map(OnePixel(), at, target, jax.random.PRNGKey(0))
     assert maps.shape == (2, 80, 80)
     assert np.all(maps >= 0)
     top = np.argmax(np.asarray(cells(maps)).reshape(2, -1), axis=1)
@@ -71,7 +79,7 @@ def test_gradients_by_hand():
     """d log softmax / d light = p(other); times the light; the integral is the difference."""
     at, key = scene(), jax.random.PRNGKey(0)
     other = 1 / (1 + np.exp(3.0))
-    peak = {n: float(METHODS[n].function(OnePixel(), at, "action", key)[0][PIXEL]) for n in (
+    peak = {n: float(METHODS[n].map(OnePixel(), at, "action", key)[0][PIXEL]) for n in (
         "gradient", "gradient-x-input", "integrated")}  # fmt: skip
     assert peak["gradient"] == pytest.approx(other, rel=1e-4)
     assert peak["gradient-x-input"] == pytest.approx(3 * other, rel=1e-4)
@@ -82,15 +90,15 @@ def test_trivial_maps_do_not_ask():
     at, key = scene(), jax.random.PRNGKey(0)
     for name, entry in METHODS.items():
         if entry.kind == "trivial":
-            assert entry.function(None, at, "action", key).shape == (2, 80, 80), name
-    moved = METHODS["moved"].function(None, at, "action", key)
+            assert entry.map(None, at, "action", key).shape == (2, 80, 80), name
+    moved = METHODS["moved"].map(None, at, "action", key)
     assert np.unravel_index(np.argmax(moved[0]), (80, 80)) == PIXEL
 
 
 def test_curves_of_a_map_that_is_right_and_of_one_that_is_wrong():
     """The pixel goes first, or last: the probability falls at the first share, or at the last."""
     at = scene()
-    right = cells(METHODS["mask"].function(OnePixel(), at, "action", jax.random.PRNGKey(0)))
+    right = cells(METHODS["mask"].map(OnePixel(), at, "action", jax.random.PRNGKey(0)))
     rank = measures.ranks(jnp.stack([right, -right]), jax.random.PRNGKey(1))
     curve = {k: np.asarray(v) for k, v in measures.curves(OnePixel(), at, rank).items()}
     high = 1 / (1 + np.exp(-3.0))
@@ -133,6 +141,65 @@ def test_the_probe_says_what_the_agent_says(core):
             np.testing.assert_allclose(value, getattr(expected, name)[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("core", ["convlstm", "none"])
+@pytest.mark.parametrize("cell", [(0, 0), (1, 8), (4, 5), (9, 2)])
+def test_a_changed_cell_is_computed_only_where_it_reaches(core, cell):
+    """At corners, at edges and in the middle the answer is that of the whole frame."""
+    agent = agent_with(core=core)
+    at, see = scene(), probe(agent, agent.init_params(jax.random.PRNGKey(0)), scene())
+    there = np.zeros((10, 10))
+    there[cell] = 1
+    changed = at.observation + 3 * np.kron(there, np.ones((8, 8)))[None, :, :, None]
+    near = see.near(see.know(at.observation), changed, jnp.array(cell))
+    whole = see(changed)
+    assert not np.allclose(whole.value, see(at.observation).value, atol=1e-4)
+    np.testing.assert_allclose(near.logits, whole.logits, atol=1e-5)
+    np.testing.assert_allclose(near.value, whole.value, atol=1e-5)
+
+
+def test_attributions_are_complete():
+    """Sundararajan et al. 2017, proposition 1: they add up to the difference from black."""
+    agent, at = agent_with(), scene()
+    see = probe(agent, agent.init_params(jax.random.PRNGKey(0)), at, plain=True)
+    black = jnp.zeros_like(at.observation)
+    for target in ("action", "value"):
+        added = attributions(see, at, target).sum(axis=(0, 2, 3, 4))
+        ends = (components(see(x), at.action, target)[0][:, 0] for x in (at.observation, black))
+        whole, none = ends
+        assert np.all(np.abs(whole - none) > 1e-5)
+        np.testing.assert_allclose(added, whole - none, rtol=0.05, atol=1e-6)
+
+
+def test_what_was_asked_serves_every_target_and_method():
+    """Blur and SARFA ask about the same spots, for the action and for the value: once."""
+    at, asked, known = scene(), [], {}
+    entry = METHODS["blur"]
+    counted = dataclasses.replace(entry, ask=lambda *a: (asked.append(1), entry.ask(*a))[1])
+    sarfa = dataclasses.replace(METHODS["sarfa"], ask=counted.ask)
+    for method in (counted, sarfa):
+        for target in ("action", "value"):
+            method.map(OnePixel(), at, target, jax.random.PRNGKey(0), known)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("length", [7, 40])
+def test_moments_are_drawn_evenly_from_games_of_any_length(length):
+    """Whole pairs, never the last half one; all there are, or every pair as often as another."""
+    times = collections.Counter()
+    for seed in range(300):
+        draw = collect.Draw(4, np.random.default_rng(seed))
+        for step in range(length):
+            if draw.wants(step):
+                draw.add({"step": step})
+        pairs = [(a["step"], b["step"]) for a, b in draw.pairs]
+        assert all(b == a + 1 and a % 2 == 0 for a, b in pairs)
+        assert len(set(pairs)) == min(length // 2, 4)
+        times.update(a for a, _ in pairs)
+    expected = 300 * min(1, 4 / (length // 2))
+    assert all(abs(n - expected) < 5 * expected**0.5 for n in times.values())
+    assert len(times) == length // 2
+
+
 def moment(batch=3):
     mask = np.random.default_rng(0).uniform(size=(batch, 10, 10)).astype(np.float32)
     return Moment(jnp.array(mask), jnp.arange(batch), jnp.full(batch, 7), jax.random.PRNGKey(0))
@@ -141,7 +208,7 @@ def moment(batch=3):
 def test_controls_by_hand():
     at = moment()
     others = np.random.default_rng(1).uniform(size=(2, 5, 10, 10)).astype(np.float32)
-    known = Known(mean=others.mean(axis=(0, 1)), others=others)
+    known = controls.Known(mean=others.mean(axis=(0, 1)), others=others)
     made = {name: np.asarray(f(at, known)) for name, f in CONTROLS.items()}
     mask = np.asarray(at.mask)
     flat = lambda m: np.sort(m.reshape(len(m), -1), axis=1)  # noqa: E731

@@ -263,7 +263,7 @@ def study(args: argparse.Namespace) -> None:
             raise UserError(f"two of the agents' folders have the same name, {name}: rename one")
         agents[name] = info.source
         subjects.append(Subject(name, agent, params, info, folder / name))
-    run.settle(folder, budget, agents)
+    run.settle(folder, budget, agents, args.precision)
     run.run(subjects, budget)
     for path in study_report.write(subjects, folder):
         print(f"written: {path}")

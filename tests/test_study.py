@@ -1,6 +1,7 @@
 """The study of the masks, on toys whose answers are known by construction."""
 
 import collections
+import csv
 import dataclasses
 import types
 
@@ -10,7 +11,11 @@ import numpy as np
 import pytest
 from samples import agent_with, random_timestep
 
-from maskrl.study import collect, controls, measures, objects, run
+from maskrl.checkpoint import AgentInfo
+from maskrl.envs import Environments
+from maskrl.errors import UserError
+from maskrl.reaction import MEMORY
+from maskrl.study import collect, controls, measures, objects, report, run
 from maskrl.study.controls import CONTROLS, Moment, controlled
 from maskrl.study.methods import METHODS, attributions, cells
 from maskrl.study.probe import Answer, Known, Scene, apply_head, components, probe
@@ -251,6 +256,13 @@ def test_a_controlled_agent_plays_by_the_controls_mask():
     )
 
 
+def test_ratio_of_two_samples():
+    assert measures.bootstrap_ratio(np.full(5, 3.0), np.full(7, 6.0)) == (0.5, 0.5, 0.5)
+    whole, low, high = measures.bootstrap_ratio(np.array([1.0, 3.0]), np.array([2.0, 2.0]))
+    assert (whole, low, high) == (1.0, 0.5, 1.5)
+    assert measures.bootstrap_ratio(np.ones(1), np.ones(9))[1] == -np.inf
+
+
 def test_layers_made_anew():
     params = {"conv1": {"kernel": 1, "bias": 1}, "policy": {"kernel": 1, "bias": 1, "mask": 1}}
     fresh = jax.tree.map(lambda x: x + 1, params)
@@ -263,6 +275,93 @@ def test_few_moments_are_of_many_games():
     game = np.repeat([0, 1, 2], [4, 4, 2])
     assert game[run.in_turns(game)[:6]].tolist() == [0, 0, 1, 1, 2, 2]
     assert sorted(run.in_turns(game)) == list(range(10))
+
+
+SMALL = {"frames": 4, "games": 2, "look_steps": 12, "episodes": 2, "max_episode_steps": 8}
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    """A study killed at its third job, and gone on with; (folder, subject, files of each turn)."""
+    folder, budget = tmp_path_factory.mktemp("study"), run.Budget(**SMALL, sanity=2)
+    agent = agent_with()
+    params = jax.tree.map(np.asarray, agent.init_params(jax.random.PRNGKey(0)))
+    info = AgentInfo(**dataclasses.asdict(agent.spec), agent_steps=0, source="fresh")
+    subject = run.Subject("fresh", agent, params, info, folder / "fresh")
+    run.settle(folder, budget, {"fresh": "fresh"}, "float32")
+
+    def done():
+        found = [p for p in folder.rglob("*") if p.is_file() and p.name != "study.json"]
+        return {p.relative_to(folder).as_posix(): p.stat().st_mtime_ns for p in found}
+
+    real, calls = run._play, []
+
+    def dying(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "_play", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run.run([subject], budget)
+    first = done()
+    run.run([subject], budget)
+    second = done()
+    run.run([subject], budget)
+    return folder, subject, (first, second, done())
+
+
+def test_a_killed_study_goes_on(studied):
+    """What was done before is not done again, and nothing is missing; a third run does nothing."""
+    folder, _, (first, second, third) = studied
+    assert 1 <= len(first) < len(second)
+    assert {name: second[name] for name in first} == first
+    assert third == second
+    played = {p.stem for p in (folder / "fresh" / "controls").glob("*.json")}
+    assert played == {f"{control}-00" for control in run.PLAYED}
+    found = np.load(folder / "fresh" / "maps" / "0000.npz")
+    methods = len(run.computed(agent_with().spec, "value"))
+    assert found["probability.value"].shape == (4, methods, 2, 3, len(measures.SHARES))
+
+
+def test_a_study_of_another_budget_is_refused(studied):
+    folder, *_ = studied
+    agents = {"fresh": "fresh"}
+    run.settle(folder, run.Budget(**SMALL, sanity=2), agents, "float32")
+    for budget, precision in (
+        (run.Budget(), "float32"),
+        (run.Budget(**SMALL, sanity=2), "bfloat16"),
+    ):
+        with pytest.raises(UserError, match="another"):
+            run.settle(folder, budget, agents, precision)
+
+
+def test_the_report_says_its_samples(studied):
+    """Every table and figure, from the files; each row with as many cells as there are columns."""
+    folder, subject, _ = studied
+    written = {p.name for p in report.write([subject], folder)}
+    tables = ("controls", "decrease", "methods-action", "methods-value", "objects", "sanity")
+    figures = ("controls", "curves-fresh", "maps-fresh", "agreement-fresh")
+    assert written == {
+        *("report.html", "report.md"),
+        *(f"{name}.csv" for name in tables),
+        *(f"{name}.png" for name in figures),
+    }
+    for name in tables:
+        with open(folder / f"{name}.csv", newline="") as file:
+            head, *rows = csv.reader(file)
+        assert rows
+        assert all(len(row) == len(head) for row in rows), name
+    text = (folder / "report.md").read_text()
+    assert "4 of 2 games" in text
+    values = [x for x in text.split("## Which map finds what decides the value")[1].splitlines()]
+    assert any("what moved" in x for x in values)  # computed once, for the action
+    page = (folder / "report.html").read_text()
+    assert page.count("<img ") == len(figures)
+    assert 'src="data:' in page
+    assert "http" not in page
 
 
 def test_jobs_that_have_a_file_are_not_done_again(tmp_path, monkeypatch):
@@ -289,3 +388,40 @@ def test_things_by_memory():
     assert cells_.tolist() == [[6, 7], [7, 7]]
     share = objects.share_on(np.ones((1, 10, 10)), np.arange(100).reshape(1, 10, 10) < 7)
     assert share == pytest.approx(0.07)
+
+
+COLOURS = {
+    "Breakout": {"ball": (200, 72, 72), "paddle": (200, 72, 72)},
+    "MsPacman": {"Ms. Pac-Man": (210, 164, 74)},
+    "Seaquest": {"submarine": (187, 187, 53)},
+}
+
+
+@pytest.mark.parametrize("game", list(objects.FINDERS))
+def test_finders_on_real_frames(game):
+    """200 random steps: a thing found by memory has its own colour in its box, and not beside it.
+
+    What is found by colour is checked against the memory where that knows it.
+    """
+    envs, rng = Environments(game, 1, 5, rgb=True), np.random.default_rng(0)
+    row, hits = envs.reset(), collections.defaultdict(list)
+    for _ in range(200):
+        frame, ram = row.timestep.frame[0].transpose(1, 2, 0), row.ram[0]
+        places, _ = objects.find(game, frame, ram)
+        for kind, colour in COLOURS.get(game, {}).items():
+            place = places[kind]
+            if place.any():
+                hits[kind].append((frame[place] == colour).all(axis=-1).mean())
+        if game == "SpaceInvaders" and places["cannon"].any():
+            columns = np.flatnonzero(places["cannon"].any(axis=0))
+            at = int(ram[MEMORY[game]["player-x"][0]])
+            hits["cannon"].append(columns[0] <= at + 4 <= columns[-1] + 4 and len(columns) <= 12)
+        if game == "Seaquest":
+            hits["apart"].append(not (places["enemies"] & places["submarine"]).any())
+        envs.send(rng.integers(envs.num_actions, size=1))
+        row = envs.recv()
+    envs.close()
+    assert hits
+    for kind, shares in hits.items():
+        assert len(shares) > 20, kind
+        assert np.median(shares) > 0.3, (kind, np.median(shares))

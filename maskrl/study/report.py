@@ -18,6 +18,7 @@ from maskrl import files
 from maskrl.study import collect, measures, objects, run
 from maskrl.study.methods import METHODS
 from maskrl.study.run import TARGETS, Subject
+from maskrl.tables import GAMES, PAPER_DECREASE, decrease
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,55 +42,93 @@ def interval(number: tuple[float, float, float], digits: int = 2) -> str:
 # --------------------------------------------------------------------------- the tables
 
 
-def control_scores(subject: Subject) -> dict[str, np.ndarray]:
-    """{control: scores of its games}, in the order of `run.PLAYED`."""
-    scores = {}
+def control_scores(subject: Subject, what: str = "scores") -> dict[str, np.ndarray]:
+    """{control: scores (or lengths) of its games}, in the order of `run.PLAYED`."""
+    found = {}
     for name in run.PLAYED:
         parts = sorted((subject.folder / "controls").glob(f"{name}-[0-9]*.json"))
         if parts:
-            scores[name] = np.concatenate([json.loads(p.read_text())["scores"] for p in parts])
-    return scores
+            found[name] = np.concatenate([json.loads(p.read_text())[what] for p in parts])
+    return found
 
 
 def controls_table(subjects: list[Subject]) -> Table:
     """The inverse test beside its controls."""
     rows = []
     for subject in subjects:
-        scores = control_scores(subject)
+        scores, lengths = control_scores(subject), control_scores(subject, "lengths")
         for name, played in scores.items():
             of_normal = "-"
             if "normal" in scores:
-                n = min(len(played), len(scores["normal"]))
-                pairs = np.stack([played[:n], scores["normal"][:n]], axis=1)
-                of_normal = interval(
-                    measures.bootstrap(
-                        100 * pairs, np.arange(n), lambda m: 100 * m[..., 0] / m[..., 1]
-                    ),
-                    0,
-                )
+                ratio = measures.bootstrap_ratio(played, scores["normal"])
+                of_normal = interval(tuple(100 * x for x in ratio), 0)
             mean = measures.bootstrap(played, np.arange(len(played)))
-            rows.append((subject.name, name, f"{len(played)}", interval(mean, 1), of_normal))
+            steps = f"{lengths[name].mean():.0f}"
+            rows.append((subject.name, name, f"{len(played)}", steps, interval(mean, 1), of_normal))
     return Table(
         "controls",
         "Is it the place that matters?",
         "Mean score of whole games in which the policy's mask was replaced, and what share of the "
-        "normal score that is (same seeds). ones: no mask; mean: its time mean; shifted: 5 cells "
-        "off both ways; shuffled: cells permuted, one permutation a game; noise: permuted anew at "
-        "every step; other: another game's mask; reversed: brightest cell for darkest, the "
-        "histogram kept; rescaled: 1 - M with the mean of M; random: uniform actions.",
-        ("agent", "mask", "games", "mean score", "% of normal"),
+        "normal mean that is (the two samples of games drawn independently). ones: no mask; mean: "
+        "its time mean; shifted: 5 cells off both ways; shuffled: cells permuted, one permutation "
+        "a game; noise: permuted anew at every step; other: another game's mask; inverse: the "
+        "paper's 1 - M; reversed: brightest cell for darkest, the histogram kept; rescaled: 1 - M "
+        "with the mean of M; random: uniform actions.",
+        ("agent", "mask", "games", "mean steps", "mean score", "% of normal"),
+        rows,
+    )
+
+
+def decrease_table(subjects: list[Subject]) -> Table:
+    """The paper's Table 3 with a column for every control: the decrease of the mean score in %."""
+    rows = []
+    for subject in subjects:
+        scores = control_scores(subject)
+        if "normal" not in scores:
+            continue
+        game, mask = subject.info.game, subject.info.mask
+        paper = "-"
+        if game in GAMES and mask in PAPER_DECREASE:
+            paper = f"{PAPER_DECREASE[mask][GAMES.index(game)][1]:.1f}"
+        normal = float(scores["normal"].mean())
+        ours = (
+            f"{decrease(game, normal, float(scores[name].mean())):.1f} ({len(scores[name])})"
+            if name in scores
+            else "-"
+            for name in run.PLAYED[1:]
+        )
+        rows.append((subject.name, f"{len(scores['normal'])}", paper, *ours))
+    return Table(
+        "decrease",
+        "The paper's Table 3 with its controls",
+        "Decrease of the mean score in %, against the normal games (intervals: the table above, "
+        "100 less its last column); in brackets the games played. The paper gives inversion alone.",
+        ("agent", "normal games", "inverse, the paper's", *run.PLAYED[1:]),
         rows,
     )
 
 
 def read_maps(subject: Subject) -> dict[str, np.ndarray]:
-    """What has been measured, the chunks one after the other; empty if nothing has."""
+    """What has been measured, the chunks one after the other; empty if nothing has.
+
+    The methods stand in the order of `run.method_names`, for every target: what trivial maps do is
+    computed once, for both.
+    """
     chunks = [np.load(p) for p in sorted((subject.folder / "maps").glob("*.npz"))]
     chunks = [c for c in chunks if len(c["index"])]
     if not chunks:
         return {}
     names = [n for n in chunks[0].files if not n.startswith("maps.")]
-    return {name: np.concatenate([c[name] for c in chunks]) for name in names}
+    found = {name: np.concatenate([c[name] for c in chunks]) for name in names}
+    return found | {name: _with_trivial(subject, found, name) for name in names if "." in name}
+
+
+def _with_trivial(subject: Subject, found: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """An array [N, M, ...] of a target's methods, with the trivial ones at its end."""
+    what, target = name.split(".")
+    missing = len(run.method_names(subject.agent.spec, target)) - found[name].shape[1]
+    first = found[f"{what}.{TARGETS[0]}"]
+    return np.concatenate([found[name], first[:, first.shape[1] - missing :]], axis=1)
 
 
 def gains(found: dict[str, np.ndarray], target: str) -> np.ndarray:
@@ -178,6 +217,10 @@ def objects_table(subjects: list[Subject]) -> Table:
                     ],
                     axis=1,
                 )
+                near = objects.around(cells[there])
+                wide = np.stack(
+                    [objects.share_on(mask[there], near), near.mean(axis=(1, 2))], axis=1
+                )
                 game = seen.step_game[there]
                 rows.append(
                     (
@@ -188,6 +231,7 @@ def objects_table(subjects: list[Subject]) -> Table:
                         f"{100 * shares[:, 0].mean():.1f}",
                         f"{100 * shares[:, 1].mean():.1f}",
                         interval(measures.bootstrap(shares, game, lambda m: m[..., 0] / m[..., 1])),
+                        interval(measures.bootstrap(wide, game, lambda m: m[..., 0] / m[..., 1])),
                         interval(measures.bootstrap(shares, game, lambda m: m[..., 0] / m[..., 2])),
                     )
                 )
@@ -196,9 +240,13 @@ def objects_table(subjects: list[Subject]) -> Table:
         "Where do the masks look?",
         "Share of the mask's mass on the cells that a thing touches, in %, and the share of the "
         "screen that these cells are (chance). times chance: 1 is a mask that knows nothing of the "
-        "thing. times still: against the mask's own time mean on the same cells; 1 is a mask that "
-        "does not follow the thing.",
-        ("agent", "mask", "thing", "steps", "mass", "chance", "times chance", "times still"),
+        "thing. one cell around: the same with the cells next to it, for a mask's cell has seen "
+        "more of the screen than itself. times still: against the mask's own time mean on the same "
+        "cells; 1 is a mask that does not follow the thing.",
+        (
+            *("agent", "mask", "thing", "steps", "mass", "chance", "times chance"),
+            *("one cell around", "times still"),
+        ),
         rows,
     )
 
@@ -210,28 +258,34 @@ def sanity_table(subjects: list[Subject]) -> Table:
     """How much of a map is left when layers are made anew."""
     rows = []
     for subject in subjects:
-        files_ = sorted((subject.folder / "sanity").glob("*.npz"))
-        if not files_:
+        done = [np.load(p) for p in sorted((subject.folder / "sanity").glob("*.npz"))]
+        done = [d for d in done if len(d["index"])]
+        if not done:
             continue
-        done = [np.load(p) for p in files_]
-        stages = done[0]["stages"]
+        game = np.concatenate([d["game"] for d in done])
         for target in TARGETS:
-            names = run.method_names(subject.agent.spec, target)
-            both = {
-                k: np.mean([d[f"{k}.{target}"] for d in done], 0) for k in ("correlation", "ssim")
+            alike = {
+                what: np.concatenate([d[f"{what}.{target}"] for d in done])
+                for what in ("correlation", "ssim")
             }
-            for m, name in enumerate(names):
-                for s, stage in enumerate(stages):
-                    numbers = (f"{both[k][s, m]:.2f}" for k in ("correlation", "ssim"))
-                    row = (subject.name, target, METHODS[name].words, str(stage), f"{len(done)}")
-                    rows.append((*row, *numbers))
+            for m, name in enumerate(run.computed(subject.agent.spec, target)):
+                if METHODS[name].kind == "trivial":
+                    continue
+                for s, stage in enumerate(done[0]["stages"]):
+                    numbers = (
+                        interval(measures.bootstrap(x[:, m, s], game)) for x in alike.values()
+                    )
+                    sample = f"{len(game)} of {len(set(game))} games"
+                    words = METHODS[name].words
+                    rows.append((subject.name, target, words, str(stage), sample, *numbers))
     return Table(
         "sanity",
         "Does the map depend on what was learnt?",
         "Rank correlation and structural similarity (SSIM) of a map with itself after layers were "
         "made anew, cumulatively from the output to the input (Adebayo et al. 2018). A map that "
         "stays as it was does not depend on them. A mask is made below its branch's features and "
-        "dense layer, so that these cannot change it: 1 there says nothing for it.",
+        "dense layer, so that these cannot change it: 1 there says nothing for it. Trivial maps "
+        "do not depend on the network at all.",
         ("agent", "target", "method", "anew down to", "frames", "rank correlation", "SSIM"),
         rows,
     )
@@ -351,6 +405,7 @@ def write(subjects: list[Subject], folder: pathlib.Path) -> list[pathlib.Path]:
     budget = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in study["budget"].items())
     tables = [
         controls_table(subjects),
+        decrease_table(subjects),
         *(methods_table(subjects, target) for target in TARGETS),
         objects_table(subjects),
         sanity_table(subjects),

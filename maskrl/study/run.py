@@ -77,18 +77,20 @@ class Subject:
     folder: pathlib.Path
 
 
-def settle(folder: pathlib.Path, budget: Budget, agents: dict[str, str]) -> None:
+def settle(folder: pathlib.Path, budget: Budget, agents: dict[str, str], precision: str) -> None:
     """Writes what is studied, or checks that it is what the folder was begun with.
 
     Raises:
       UserError: it is not.
     """
     path = folder / "study.json"
-    now = {"budget": dataclasses.asdict(budget), "agents": agents}
+    now = {"budget": dataclasses.asdict(budget), "agents": agents, "precision": precision}
     if path.exists():
         then = json.loads(path.read_text())
         if then != now:
-            raise UserError(f"{folder} holds a study of other agents or another budget: {then}")
+            raise UserError(
+                f"{folder} holds a study of other agents, another budget or precision: {then}"
+            )
         return
     files.write(path, json.dumps(now, indent=2) + "\n")
 

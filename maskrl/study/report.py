@@ -306,80 +306,104 @@ def agreement(subject: Subject, target: str) -> tuple[list[str], np.ndarray] | N
 
 def controls_figure(subjects: list[Subject]) -> Figure:
     """What share of the normal score is left under each control, a panel per agent."""
-    figure = Figure(figsize=(3.4 * len(subjects) + 0.8, 3.4), layout="constrained")
-    panels = figure.subplots(1, len(subjects), squeeze=False, sharey=True)[0]
+    figure = Figure(figsize=(3.2 * len(subjects) + 1.0, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(subjects), squeeze=False, sharey=True, sharex=True)[0]
     for axes, subject in zip(panels, subjects, strict=True):
         scores = control_scores(subject)
-        names = [n for n in run.PLAYED if n in scores]
         base = scores.get("normal", np.ones(1)).mean()
-        for y, name in enumerate(names):
+        axes.axvline(100, color="#bbbbbb", linewidth=1)
+        for y, name in enumerate(run.PLAYED):
+            if name not in scores:
+                axes.annotate(
+                    "not played", (0.02, y), xycoords=("axes fraction", "data"), fontsize=7,
+                    va="center", color="#777777",
+                )  # fmt: skip
+                continue
             games = np.arange(len(scores[name]))
             mean, low, high = (100 * x / base for x in measures.bootstrap(scores[name], games))
             if np.isfinite(low):
                 axes.plot([low, high], [y, y], color="#555555")
             axes.plot(mean, y, "o", color="#c0392b" if name == "inverse" else "#1f4e79")
-        axes.set_yticks(range(len(names)), names)
+            axes.annotate(
+                f"{len(games)} games", (1.0, y), xycoords=("axes fraction", "data"), fontsize=6,
+                xytext=(-3, 5), textcoords="offset points", ha="right", color="#777777",
+            )  # fmt: skip
+        axes.set_yticks(range(len(run.PLAYED)), run.PLAYED)
         axes.set_title(subject.name, fontsize=10)
-        axes.set_xlabel("mean score, % of normal")
+        axes.set_xlabel("mean score, % of normal", fontsize=9)
         axes.set_xlim(left=0)
     panels[0].invert_yaxis()
     return figure
 
 
 def curves_figure(subject: Subject, found: dict[str, np.ndarray]) -> Figure:
-    """Insertion and deletion of the chosen action's probability, mean of the backgrounds."""
+    """Insertion and deletion of the chosen action's probability, mean of the backgrounds.
+
+    Bands for the mask and for a random order; the other methods' intervals are in the table.
+    """
     names = run.method_names(subject.agent.spec, "action")
     shown = [n for n in ("mask", "blur", "sarfa", "rise", "gradient", "random") if n in names]
     game = collect.read(subject.folder / "games.npz").game[found["index"]]
     curve = found["probability.action"].mean(axis=3)  # [N, M, way, share]
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
     for way, axes in enumerate(figure.subplots(1, 2, sharey=True)):
         for name in shown:
             points = curve[:, names.index(name), way]
             bands = np.array([measures.bootstrap(p, game) for p in points.T])
             x = 100 * np.array(measures.SHARES)
-            style = {"linewidth": 2.5, "color": "black"} if name == "mask" else {}
-            (line,) = axes.plot(x, bands[:, 0], label=METHODS[name].words, **style)
-            if np.isfinite(bands).all():
-                axes.fill_between(x, bands[:, 1], bands[:, 2], alpha=0.1, color=line.get_color())
-        axes.set_title(f"{subject.name}: {measures.WAYS[way]}", fontsize=10)
-        axes.set_xlabel("% of the screen's cells")
-    figure.axes[0].set_ylabel("probability of the chosen action")
-    figure.axes[1].legend(fontsize=7)
+            style = {"mask": {"linewidth": 2.5, "color": "black"}, "random": {"color": "#888888"}}
+            (line,) = axes.plot(x, bands[:, 0], label=METHODS[name].words, **style.get(name, {}))
+            if name in style and np.isfinite(bands).all():
+                axes.fill_between(x, bands[:, 1], bands[:, 2], alpha=0.15, color=line.get_color())
+        better = ("falls the faster, the better", "rises the faster, the better")[way]
+        axes.set_title(f"{subject.name}, {measures.WAYS[way]}: {better}", fontsize=9)
+        axes.set_xlabel(f"% of the screen's cells, {('deleted', 'shown')[way]}", fontsize=9)
+    figure.axes[0].set_ylabel("probability of the chosen action", fontsize=9)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right")
     return figure
 
 
 def maps_figure(subject: Subject) -> Figure | None:
-    """All methods' maps on the same frames: of the first chunk, the one where V is surest."""
+    """All methods' maps of the chosen action on three frames of different games.
+
+    Every map from black, its least, to yellow, its greatest.
+    """
     path = next(iter(sorted((subject.folder / "maps").glob("*.npz"))), None)
     if path is None or "maps.action" not in (found := np.load(path)).files:
         return None
     seen = collect.read(subject.folder / "games.npz")
-    rows = [0, 2, 4]
     names = run.method_names(subject.agent.spec, "action")
-    figure = Figure(figsize=(1.05 * (len(names) + 1), 1.25 * len(rows)), layout="constrained")
-    grid = figure.subplots(len(rows), len(names) + 1)
-    top, bottom = subject.agent.crop.top, subject.agent.crop.bottom
-    for line, row in zip(grid, rows, strict=True):
-        line[0].imshow(seen.frame[found["index"][row]][top:bottom], aspect="auto")
-        for axes, m in zip(line[1:], range(len(names)), strict=True):
-            axes.imshow(found["maps.action"][row, m].astype(float), cmap="inferno", aspect="auto")
-        for axes in line:
-            axes.set_axis_off()
-    for axes, words in zip(grid[0], ("frame", *names), strict=True):
-        axes.set_title(words, fontsize=6)
+    shown = [name for name in names if name != "uniform"]
+    rows = range(0, min(6, len(found["index"])), 2)  # one of each pair
+    columns = -(-(len(shown) + 1) // 2)
+    figure = Figure(figsize=(1.45 * columns, 3.6 * len(rows)), layout="constrained")
+    grid = figure.subplots(2 * len(rows), columns, squeeze=False)
+    view = slice(subject.agent.crop.top, subject.agent.crop.bottom)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for lines, row in zip(grid.reshape(len(rows), -1), rows, strict=True):
+        at = found["index"][row]
+        lines[0].imshow(seen.frame[at][view], aspect="auto")
+        lines[0].set_title(f"game {seen.game[at]}, step {seen.step[at]}", fontsize=7)
+        for axes, name in zip(lines[1:], shown, strict=False):
+            drawn = found["maps.action"][row, names.index(name)].astype(float)
+            axes.imshow(drawn, cmap="inferno", aspect="auto")
+            axes.set_title(METHODS[name].words.replace("the agent's own ", ""), fontsize=7)
     return figure
 
 
 def agreement_figure(names: list[str], matrix: np.ndarray, title: str) -> Figure:
     """A table of rank correlations, in colours and numbers."""
-    figure = Figure(figsize=(6.4, 5.4), layout="constrained")
+    keep = [n for n, name in enumerate(names) if name != "uniform"]  # which has no order
+    words, matrix = [METHODS[names[n]].words for n in keep], matrix[np.ix_(keep, keep)]
+    figure = Figure(figsize=(7.6, 6.4), layout="constrained")
     axes = figure.subplots()
     axes.imshow(matrix, vmin=-1, vmax=1, cmap="coolwarm")
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_xticks(range(len(words)), words, rotation=60, ha="right", fontsize=8)
+    axes.set_yticks(range(len(words)), words, fontsize=8)
     for i, j in np.ndindex(matrix.shape):
-        axes.text(j, i, f"{matrix[i, j]:.1f}", ha="center", va="center", fontsize=5)
+        text = f"{round(float(matrix[i, j]), 1) + 0.0:.1f}"
+        axes.text(j, i, text, ha="center", va="center", fontsize=7)
     axes.set_title(title, fontsize=9)
     return figure
 

@@ -221,7 +221,8 @@ class Measure:
 
     def _every_curve(self, params, scene: Scene, keys, maps) -> dict[str, jax.Array]:
         """The maps, their cells and their curves; the moments come first in every array."""
-        see, lot = probe(self._subject.agent, params, scene), jax.random.fold_in(keys[0], -1)
+        see = probe(self._subject.agent, params, scene)
+        lot = jax.random.fold_in(keys[0], len(METHODS))  # no method's
         small = {target: cells(of_target) for target, of_target in maps.items()}  # [B, M, 10, 10]
         every = jnp.concatenate([small[target] for target in TARGETS], axis=1)
         rank = measures.ranks(jnp.swapaxes(every, 0, 1), lot)

@@ -2,8 +2,8 @@
 
 A `Scene` is B moments as the agent met them. A `Probe` answers what the network would say to other
 observations at the same moments; what the memory adds to the gates is computed once per scene, and
-not once per question. Methods and measures need no more than `Probe`'s four methods, so a toy with
-the same four can take its place.
+not once per question. Methods and measures need no more than `Probe`'s methods, so a toy with the
+same ones can take its place.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class Answer(NamedTuple):
 
 
 class Probe(Protocol):
-    """The network at B moments: three parts, and their composition."""
+    """The network at B moments: three parts, their composition, and a short cut."""
 
     def torso(self, observation: chex.Array) -> chex.Array:
         """[B, 80, 80, 1] -> [B, 10, 10, 64]."""
@@ -80,9 +80,7 @@ class Known(NamedTuple):
     answer: Answer
     torso: chex.Array  # [B, 10, 10, 64]
     gates: chex.Array | None  # [B, 10, 10, 256], of a network with memory
-    masked: tuple[
-        chex.Array, chex.Array
-    ]  # [B, 10, 10, 32], what the two branches' dense layers see
+    masked: tuple[chex.Array, ...]  # by branch [B, 10, 10, 32], what its dense layer sees
 
 
 REACH = 2  # cells: a cell of the frame reaches the core's cells at most so far away
@@ -189,14 +187,17 @@ def probe(agent: Agent, params: Params, scene: Scene, *, plain: bool = False) ->
 
 def apply_head(head: Params, features: chex.Array, mask: chex.Array | None) -> chex.Array:
     """A branch's output [B, n] from its features [B, 10, 10, 32] and its mask [B, 10, 10]."""
-    masked = features if mask is None else features * mask[..., None]
+    return _dense(head, features if mask is None else features * mask[..., None])
+
+
+def _dense(head: Params, masked: chex.Array) -> chex.Array:
     return masked.reshape(len(masked), -1) @ head["kernel"] + head["bias"]
 
 
 def _head(head: Params, hidden: chex.Array) -> tuple[chex.Array, chex.Array | None]:
     """One branch: its output and its mask (`maskrl.networks.Head`)."""
     masked, mask = _masked(head, hidden)
-    return masked.reshape(len(masked), -1) @ head["kernel"] + head["bias"], mask
+    return _dense(head, masked), mask
 
 
 def _masked(head: Params, hidden: chex.Array) -> tuple[chex.Array, chex.Array | None]:

@@ -313,6 +313,7 @@ def studied(tmp_path_factory):
     return folder, subject, (first, second, done())
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on(studied):
     """What was done before is not done again, and nothing is missing; a third run does nothing."""
     folder, _, (first, second, third) = studied
@@ -326,6 +327,7 @@ def test_a_killed_study_goes_on(studied):
     assert found["probability.value"].shape == (4, methods, 2, 3, len(measures.SHARES))
 
 
+@pytest.mark.slow
 def test_a_study_of_another_budget_is_refused(studied):
     folder, *_ = studied
     agents = {"fresh": "fresh"}
@@ -338,6 +340,7 @@ def test_a_study_of_another_budget_is_refused(studied):
             run.settle(folder, budget, agents, precision)
 
 
+@pytest.mark.slow
 def test_the_report_says_its_samples(studied):
     """Every table and figure, from the files; each row with as many cells as there are columns."""
     folder, subject, _ = studied

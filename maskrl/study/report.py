@@ -306,6 +306,7 @@ def agreement(subject: Subject, target: str) -> tuple[list[str], np.ndarray] | N
 
 def controls_figure(subjects: list[Subject]) -> Figure:
     """What share of the normal score is left under each control, a panel per agent."""
+    subjects = [subject for subject in subjects if control_scores(subject)]
     figure = Figure(figsize=(3.2 * len(subjects) + 1.0, 3.6), layout="constrained")
     panels = figure.subplots(1, len(subjects), squeeze=False, sharey=True, sharex=True)[0]
     for axes, subject in zip(panels, subjects, strict=True):
@@ -355,10 +356,11 @@ def curves_figure(subject: Subject, found: dict[str, np.ndarray]) -> Figure:
             (line,) = axes.plot(x, bands[:, 0], label=METHODS[name].words, **style.get(name, {}))
             if name in style and np.isfinite(bands).all():
                 axes.fill_between(x, bands[:, 1], bands[:, 2], alpha=0.15, color=line.get_color())
-        better = ("falls the faster, the better", "rises the faster, the better")[way]
-        axes.set_title(f"{subject.name}, {measures.WAYS[way]}: {better}", fontsize=9)
+        better = ("falls fast", "rises fast")[way]
+        axes.set_title(f"{measures.WAYS[way]}: of a good map it {better}", fontsize=9)
         axes.set_xlabel(f"% of the screen's cells, {('deleted', 'shown')[way]}", fontsize=9)
     figure.axes[0].set_ylabel("probability of the chosen action", fontsize=9)
+    figure.suptitle(f"{subject.name}, {len(game)} frames of {len(set(game))} games", fontsize=10)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right")
     return figure
 
@@ -388,14 +390,19 @@ def maps_figure(subject: Subject) -> Figure | None:
         for axes, name in zip(lines[1:], shown, strict=False):
             drawn = found["maps.action"][row, names.index(name)].astype(float)
             axes.imshow(drawn, cmap="inferno", aspect="auto")
-            axes.set_title(METHODS[name].words.replace("the agent's own ", ""), fontsize=7)
+            axes.set_title(_short(name), fontsize=7)
     return figure
+
+
+def _short(name: str) -> str:
+    """What a method is called where there is little room."""
+    return METHODS[name].words.removeprefix("the agent's own ")
 
 
 def agreement_figure(names: list[str], matrix: np.ndarray, title: str) -> Figure:
     """A table of rank correlations, in colours and numbers."""
     keep = [n for n, name in enumerate(names) if name != "uniform"]  # which has no order
-    words, matrix = [METHODS[names[n]].words for n in keep], matrix[np.ix_(keep, keep)]
+    words, matrix = [_short(names[n]) for n in keep], matrix[np.ix_(keep, keep)]
     figure = Figure(figsize=(7.6, 6.4), layout="constrained")
     axes = figure.subplots()
     axes.imshow(matrix, vmin=-1, vmax=1, cmap="coolwarm")
@@ -435,7 +442,9 @@ def write(subjects: list[Subject], folder: pathlib.Path) -> list[pathlib.Path]:
         sanity_table(subjects),
     ]
     tables = [table for table in tables if table.rows]
-    figures = {"controls": controls_figure(subjects)}
+    figures = {}
+    if any(control_scores(subject) for subject in subjects):
+        figures["controls"] = controls_figure(subjects)
     for subject in subjects:
         found, agreed = read_maps(subject), agreement(subject, "action")
         if not found:

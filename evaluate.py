@@ -33,7 +33,13 @@ from maskrl.study.run import Budget, Subject
 
 KNOWN_GAMES = 5  # whose masks `mean` and `other` take
 # Flags of a study's budget, beside --episodes and --max-episode-steps.
-STUDY_FLAGS = {"frames": "moments", "games": "games", "sanity": "sanity", "seed": "study-seed"}
+STUDY_FLAGS = {
+    "frames": "moments",
+    "games": "games",
+    "look_steps": "look-steps",
+    "sanity": "sanity",
+    "seed": "study-seed",
+}
 AGENTS, RESULTS = pathlib.Path("agents"), pathlib.Path("results")
 
 
@@ -266,7 +272,7 @@ def study(args: argparse.Namespace) -> None:
             raise UserError(f"two of the agents' folders have the same name, {name}: rename one")
         agents[name] = info.source
         subjects.append(Subject(name, agent, params, info, folder / name))
-    run.settle(folder, budget, agents)
+    run.settle(folder, budget, agents, args.precision)
     run.run(subjects, budget)
     for path in study_report.write(subjects, folder):
         print(f"written: {path}")

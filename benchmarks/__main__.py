@@ -12,6 +12,8 @@ floor of training and of evaluation is the sum of both times; with one it is the
 several rounds, and each round measures every part once, so that a change of the machine's speed
 hits all of them.
 
+Then every saliency method's maps per second (`benchmarks.maps`).
+
 `--loop` measures the training loop with 8, 32 and 128 actors per group where neither games nor the
 network cost anything: what is left is Python, and jax's handing out of work.
 
@@ -22,6 +24,7 @@ combination instead, beside EnvPool alone with as many environments as a group h
 import argparse
 import csv
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -41,6 +44,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks import maps
 from maskrl import devices, evaluation, files, learner
 from maskrl.actor import ActorGroup, make_act
 from maskrl.agent import Agent, agent_of
@@ -306,8 +310,20 @@ def measure_parts(config: Config, device_count: int, rounds: int) -> dict[str, A
             line += f"{floor[name]:12.0f}{median[name] / floor[name]:8.2f}"
         print(line)
     print(f"matrix product {median['matrix_product'] / 1e9:.0f} GFLOP/s")
+    found = maps.measure(
+        parts.agent,
+        parts.devices.first(parts.state.params),
+        rounds,
+        functools.partial(rate, seconds=1.0),
+    )
     kernels = parts.agent.network.kernels
-    return {"kernels": kernels, "samples": samples, "median": median, "floors": floor}
+    return {
+        "kernels": kernels,
+        "samples": samples,
+        "median": median,
+        "floors": floor,
+        "maps": found,
+    }
 
 
 def measure_sweep(configs: list[tuple[Config, int]]) -> list[dict[str, Any]]:

@@ -125,7 +125,7 @@ def _is_of_kind(key: str, value: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """An agent, and its results: {normal, inverse, random: a result}."""
+    """An agent, and its results by mode: normal, inverse, random, and the study's controls."""
 
     game: str
     mask: str
@@ -150,7 +150,7 @@ def trials(results: list[dict[str, Any]], limit: int) -> list[Trial]:
     for result in results:
         if result["max_episode_steps"] != limit or result["sample"]:
             continue
-        if result["mode"] == "inverse" and result["branch"] != "policy":
+        if result["mode"] not in ("normal", "random") and result["branch"] != "policy":
             continue
         who = tuple(result[key] for key in ("game", "mask", "source", "agent_steps"))
         known = found.setdefault(who, {})
@@ -208,10 +208,17 @@ def lines(
         rows.append((2, f"{name} normal", mask, "normal", PAPER_NORMAL[mask]))
         rows.append((2, f"{name} inverse", mask, "inverse", PAPER_INVERSE[mask]))
     rows.append((2, "random", None, "random", PAPER_RANDOM))
-    rows += [(3, VARIANTS[m], m, "inverse", PAPER_DECREASE[m]) for m in ("policy", "both")]
+    modes = {mode for trial in known for mode in trial.results}
+    controls = sorted(modes - {"normal", "inverse", "random"})
+    for mask in ("policy", "both"):
+        name = VARIANTS[mask]
+        rows.append((3, name, mask, "inverse", PAPER_DECREASE[mask]))
+        rows += [(3, f"{name}: {mode}", mask, mode, (NONE,) * len(GAMES)) for mode in controls]
     made = []
     for table, row, mask, mode, paper in rows:
-        needed = {mode} if table == 1 or mask is None else {"normal", "inverse"}
+        needed = {mode} if mask is None else {"normal", mode}
+        if table == 2 and mask:
+            needed.add("inverse")
         for game, theirs in zip(GAMES, paper, strict=True):
             able = [
                 trial
@@ -275,7 +282,7 @@ def original_score(path: pathlib.Path, game: str, agent_steps: int) -> float | N
 TITLES = {
     1: "Table 1: score, max / mean",
     2: "Table 2: policy mask inverted, max / mean",
-    3: "Table 3: decrease by inversion in %, max / mean",
+    3: "Table 3: decrease by inversion, and by the study's controls, in %, max / mean",
 }
 HEAD = ("game", "variant", "steps", "games", "ours", "paper", "original")
 

@@ -34,6 +34,7 @@ def test_benchmarks(tmp_path, monkeypatch):
     parts = json.loads((tmp_path / "parts.json").read_text())
     assert set(parts["floors"]) == {"acting", "updating", "training", "evaluation"}
     assert all(value > 0 for value in parts["median"].values())
+    assert {"passes", "loop", "blur", "gradient"} <= set(parts["maps"]["median"])
     assert parts["machine"]["jax"]
     sweep = ["--groups", "1", "2", "--actors-per-group", "2"]
     benchmarks.main([*flags, str(tmp_path / "sweep.json"), *sweep])

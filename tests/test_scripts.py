@@ -302,6 +302,11 @@ EVALUATE = [
     (["--agent", "mislabelled"], "shape"),
     (["--agent", "of-another-game", "--episodes", "1"], "6 actions"),
     (["--mode", "table"], "no results"),
+    (["--agent", "unmasked", "--mode", "ones"], "no policy mask"),
+    (["--agent", RUN, "unmasked"], "several agents are for --mode study"),
+    (["--agent", "unmasked", "unmasked", "--mode", "study"], "the same name"),
+    (["--agent", "unmasked", "--mode", "study", "--moments", "0"], "at least one"),
+    (["--agent", "unmasked", "--mode", "study", "--output", "file"], "file"),
 ]
 
 

@@ -1,5 +1,8 @@
 """The study of the masks, on toys whose answers are known by construction."""
 
+import collections
+import csv
+import dataclasses
 import types
 
 import jax
@@ -8,10 +11,14 @@ import numpy as np
 import pytest
 from samples import agent_with, random_timestep
 
-from maskrl.study import measures, objects, run
-from maskrl.study.controls import CONTROLS, Known, Moment, controlled
-from maskrl.study.methods import METHODS, cells
-from maskrl.study.probe import Answer, Scene, apply_head, probe
+from maskrl.checkpoint import AgentInfo
+from maskrl.envs import Environments
+from maskrl.errors import UserError
+from maskrl.reaction import MEMORY
+from maskrl.study import collect, controls, measures, objects, report, run
+from maskrl.study.controls import CONTROLS, Moment, controlled
+from maskrl.study.methods import METHODS, attributions, cells
+from maskrl.study.probe import Answer, Known, Scene, apply_head, components, probe
 from maskrl.types import Carry
 
 CELL = (3, 6)  # the toy looks at one pixel of this cell
@@ -35,6 +42,12 @@ class OnePixel:
 
     def __call__(self, observation):
         return self.heads(self.core(self.torso(observation)))
+
+    def know(self, observation):
+        return Known(self(observation), None, None, None)
+
+    def near(self, known, observation, cell):
+        return self(observation)
 
 
 def scene(batch=2, seed=0):
@@ -60,7 +73,7 @@ def scene(batch=2, seed=0):
 )
 def test_every_method_finds_the_pixel_that_decides(name, target):
     at = scene()
-    maps = METHODS[name].function(OnePixel(), at, target, jax.random.PRNGKey(0))
+    maps = METHODS[name].map(OnePixel(), at, target, jax.random.PRNGKey(0))
     assert maps.shape == (2, 80, 80)
     assert np.all(maps >= 0)
     top = np.argmax(np.asarray(cells(maps)).reshape(2, -1), axis=1)
@@ -71,7 +84,7 @@ def test_gradients_by_hand():
     """d log softmax / d light = p(other); times the light; the integral is the difference."""
     at, key = scene(), jax.random.PRNGKey(0)
     other = 1 / (1 + np.exp(3.0))
-    peak = {n: float(METHODS[n].function(OnePixel(), at, "action", key)[0][PIXEL]) for n in (
+    peak = {n: float(METHODS[n].map(OnePixel(), at, "action", key)[0][PIXEL]) for n in (
         "gradient", "gradient-x-input", "integrated")}  # fmt: skip
     assert peak["gradient"] == pytest.approx(other, rel=1e-4)
     assert peak["gradient-x-input"] == pytest.approx(3 * other, rel=1e-4)
@@ -82,15 +95,15 @@ def test_trivial_maps_do_not_ask():
     at, key = scene(), jax.random.PRNGKey(0)
     for name, entry in METHODS.items():
         if entry.kind == "trivial":
-            assert entry.function(None, at, "action", key).shape == (2, 80, 80), name
-    moved = METHODS["moved"].function(None, at, "action", key)
+            assert entry.map(None, at, "action", key).shape == (2, 80, 80), name
+    moved = METHODS["moved"].map(None, at, "action", key)
     assert np.unravel_index(np.argmax(moved[0]), (80, 80)) == PIXEL
 
 
 def test_curves_of_a_map_that_is_right_and_of_one_that_is_wrong():
     """The pixel goes first, or last: the probability falls at the first share, or at the last."""
     at = scene()
-    right = cells(METHODS["mask"].function(OnePixel(), at, "action", jax.random.PRNGKey(0)))
+    right = cells(METHODS["mask"].map(OnePixel(), at, "action", jax.random.PRNGKey(0)))
     rank = measures.ranks(jnp.stack([right, -right]), jax.random.PRNGKey(1))
     curve = {k: np.asarray(v) for k, v in measures.curves(OnePixel(), at, rank).items()}
     high = 1 / (1 + np.exp(-3.0))
@@ -133,6 +146,65 @@ def test_the_probe_says_what_the_agent_says(core):
             np.testing.assert_allclose(value, getattr(expected, name)[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("core", ["convlstm", "none"])
+@pytest.mark.parametrize("cell", [(0, 0), (1, 8), (4, 5), (9, 2)])
+def test_a_changed_cell_is_computed_only_where_it_reaches(core, cell):
+    """At corners, at edges and in the middle the answer is that of the whole frame."""
+    agent = agent_with(core=core)
+    at, see = scene(), probe(agent, agent.init_params(jax.random.PRNGKey(0)), scene())
+    there = np.zeros((10, 10))
+    there[cell] = 1
+    changed = at.observation + 3 * np.kron(there, np.ones((8, 8)))[None, :, :, None]
+    near = see.near(see.know(at.observation), changed, jnp.array(cell))
+    whole = see(changed)
+    assert not np.allclose(whole.value, see(at.observation).value, atol=1e-4)
+    np.testing.assert_allclose(near.logits, whole.logits, atol=1e-5)
+    np.testing.assert_allclose(near.value, whole.value, atol=1e-5)
+
+
+def test_attributions_are_complete():
+    """Sundararajan et al. 2017, proposition 1: they add up to the difference from black."""
+    agent, at = agent_with(), scene()
+    see = probe(agent, agent.init_params(jax.random.PRNGKey(0)), at, plain=True)
+    black = jnp.zeros_like(at.observation)
+    for target in ("action", "value"):
+        added = attributions(see, at, target).sum(axis=(0, 2, 3, 4))
+        ends = (components(see(x), at.action, target)[0][:, 0] for x in (at.observation, black))
+        whole, none = ends
+        assert np.all(np.abs(whole - none) > 1e-5)
+        np.testing.assert_allclose(added, whole - none, rtol=0.05, atol=1e-6)
+
+
+def test_what_was_asked_serves_every_target_and_method():
+    """Blur and SARFA ask about the same spots, for the action and for the value: once."""
+    at, asked, known = scene(), [], {}
+    entry = METHODS["blur"]
+    counted = dataclasses.replace(entry, ask=lambda *a: (asked.append(1), entry.ask(*a))[1])
+    sarfa = dataclasses.replace(METHODS["sarfa"], ask=counted.ask)
+    for method in (counted, sarfa):
+        for target in ("action", "value"):
+            method.map(OnePixel(), at, target, jax.random.PRNGKey(0), known)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("length", [7, 40])
+def test_moments_are_drawn_evenly_from_games_of_any_length(length):
+    """Whole pairs, never the last half one; all there are, or every pair as often as another."""
+    times = collections.Counter()
+    for seed in range(300):
+        draw = collect.Draw(4, np.random.default_rng(seed))
+        for step in range(length):
+            if draw.wants(step):
+                draw.add({"step": step})
+        pairs = [(a["step"], b["step"]) for a, b in draw.pairs]
+        assert all(b == a + 1 and a % 2 == 0 for a, b in pairs)
+        assert len(set(pairs)) == min(length // 2, 4)
+        times.update(a for a, _ in pairs)
+    expected = 300 * min(1, 4 / (length // 2))
+    assert all(abs(n - expected) < 5 * expected**0.5 for n in times.values())
+    assert len(times) == length // 2
+
+
 def moment(batch=3):
     mask = np.random.default_rng(0).uniform(size=(batch, 10, 10)).astype(np.float32)
     return Moment(jnp.array(mask), jnp.arange(batch), jnp.full(batch, 7), jax.random.PRNGKey(0))
@@ -141,7 +213,7 @@ def moment(batch=3):
 def test_controls_by_hand():
     at = moment()
     others = np.random.default_rng(1).uniform(size=(2, 5, 10, 10)).astype(np.float32)
-    known = Known(mean=others.mean(axis=(0, 1)), others=others)
+    known = controls.Known(mean=others.mean(axis=(0, 1)), others=others)
     made = {name: np.asarray(f(at, known)) for name, f in CONTROLS.items()}
     mask = np.asarray(at.mask)
     flat = lambda m: np.sort(m.reshape(len(m), -1), axis=1)  # noqa: E731
@@ -184,6 +256,13 @@ def test_a_controlled_agent_plays_by_the_controls_mask():
     )
 
 
+def test_ratio_of_two_samples():
+    assert measures.bootstrap_ratio(np.full(5, 3.0), np.full(7, 6.0)) == (0.5, 0.5, 0.5)
+    whole, low, high = measures.bootstrap_ratio(np.array([1.0, 3.0]), np.array([2.0, 2.0]))
+    assert (whole, low, high) == (1.0, 0.5, 1.5)
+    assert measures.bootstrap_ratio(np.ones(1), np.ones(9))[1] == -np.inf
+
+
 def test_layers_made_anew():
     params = {"conv1": {"kernel": 1, "bias": 1}, "policy": {"kernel": 1, "bias": 1, "mask": 1}}
     fresh = jax.tree.map(lambda x: x + 1, params)
@@ -196,6 +275,96 @@ def test_few_moments_are_of_many_games():
     game = np.repeat([0, 1, 2], [4, 4, 2])
     assert game[run.in_turns(game)[:6]].tolist() == [0, 0, 1, 1, 2, 2]
     assert sorted(run.in_turns(game)) == list(range(10))
+
+
+SMALL = {"frames": 4, "games": 2, "look_steps": 12, "episodes": 2, "max_episode_steps": 8}
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    """A study killed at its third job, and gone on with; (folder, subject, files of each turn)."""
+    folder, budget = tmp_path_factory.mktemp("study"), run.Budget(**SMALL, sanity=2)
+    agent = agent_with()
+    params = jax.tree.map(np.asarray, agent.init_params(jax.random.PRNGKey(0)))
+    info = AgentInfo(**dataclasses.asdict(agent.spec), agent_steps=0, source="fresh")
+    subject = run.Subject("fresh", agent, params, info, folder / "fresh")
+    run.settle(folder, budget, {"fresh": "fresh"}, "float32")
+
+    def done():
+        found = [p for p in folder.rglob("*") if p.is_file() and p.name != "study.json"]
+        return {p.relative_to(folder).as_posix(): p.stat().st_mtime_ns for p in found}
+
+    real, calls = run._play, []
+
+    def dying(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "_play", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run.run([subject], budget)
+    first = done()
+    run.run([subject], budget)
+    second = done()
+    run.run([subject], budget)
+    return folder, subject, (first, second, done())
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on(studied):
+    """What was done before is not done again, and nothing is missing; a third run does nothing."""
+    folder, _, (first, second, third) = studied
+    assert 1 <= len(first) < len(second)
+    assert {name: second[name] for name in first} == first
+    assert third == second
+    played = {p.stem for p in (folder / "fresh" / "controls").glob("*.json")}
+    assert played == {f"{control}-00" for control in run.PLAYED}
+    found = np.load(folder / "fresh" / "maps" / "0000.npz")
+    methods = len(run.computed(agent_with().spec, "value"))
+    assert found["probability.value"].shape == (4, methods, 2, 3, len(measures.SHARES))
+
+
+@pytest.mark.slow
+def test_a_study_of_another_budget_is_refused(studied):
+    folder, *_ = studied
+    agents = {"fresh": "fresh"}
+    run.settle(folder, run.Budget(**SMALL, sanity=2), agents, "float32")
+    for budget, precision in (
+        (run.Budget(), "float32"),
+        (run.Budget(**SMALL, sanity=2), "bfloat16"),
+    ):
+        with pytest.raises(UserError, match="another"):
+            run.settle(folder, budget, agents, precision)
+
+
+@pytest.mark.slow
+def test_the_report_says_its_samples(studied):
+    """Every table and figure, from the files; each row with as many cells as there are columns."""
+    folder, subject, _ = studied
+    written = {p.name for p in report.write([subject], folder)}
+    tables = ("controls", "decrease", "methods-action", "methods-value", "objects", "sanity")
+    figures = ("controls", "curves-fresh", "maps-fresh", "agreement-fresh")
+    assert written == {
+        *("report.html", "report.md"),
+        *(f"{name}.csv" for name in tables),
+        *(f"{name}.png" for name in figures),
+    }
+    for name in tables:
+        with open(folder / f"{name}.csv", newline="") as file:
+            head, *rows = csv.reader(file)
+        assert rows
+        assert all(len(row) == len(head) for row in rows), name
+    text = (folder / "report.md").read_text()
+    assert "4 of 2 games" in text
+    values = [x for x in text.split("## Which map finds what decides the value")[1].splitlines()]
+    assert any("what moved" in x for x in values)  # computed once, for the action
+    page = (folder / "report.html").read_text()
+    assert page.count("<img ") == len(figures)
+    assert 'src="data:' in page
+    assert "http" not in page
 
 
 def test_jobs_that_have_a_file_are_not_done_again(tmp_path, monkeypatch):
@@ -222,3 +391,40 @@ def test_things_by_memory():
     assert cells_.tolist() == [[6, 7], [7, 7]]
     share = objects.share_on(np.ones((1, 10, 10)), np.arange(100).reshape(1, 10, 10) < 7)
     assert share == pytest.approx(0.07)
+
+
+COLOURS = {
+    "Breakout": {"ball": (200, 72, 72), "paddle": (200, 72, 72)},
+    "MsPacman": {"Ms. Pac-Man": (210, 164, 74)},
+    "Seaquest": {"submarine": (187, 187, 53)},
+}
+
+
+@pytest.mark.parametrize("game", list(objects.FINDERS))
+def test_finders_on_real_frames(game):
+    """200 random steps: a thing found by memory has its own colour in its box, and not beside it.
+
+    What is found by colour is checked against the memory where that knows it.
+    """
+    envs, rng = Environments(game, 1, 5, rgb=True), np.random.default_rng(0)
+    row, hits = envs.reset(), collections.defaultdict(list)
+    for _ in range(200):
+        frame, ram = row.timestep.frame[0].transpose(1, 2, 0), row.ram[0]
+        places, _ = objects.find(game, frame, ram)
+        for kind, colour in COLOURS.get(game, {}).items():
+            place = places[kind]
+            if place.any():
+                hits[kind].append((frame[place] == colour).all(axis=-1).mean())
+        if game == "SpaceInvaders" and places["cannon"].any():
+            columns = np.flatnonzero(places["cannon"].any(axis=0))
+            at = int(ram[MEMORY[game]["player-x"][0]])
+            hits["cannon"].append(columns[0] <= at + 4 <= columns[-1] + 4 and len(columns) <= 12)
+        if game == "Seaquest":
+            hits["apart"].append(not (places["enemies"] & places["submarine"]).any())
+        envs.send(rng.integers(envs.num_actions, size=1))
+        row = envs.recv()
+    envs.close()
+    assert hits
+    for kind, shares in hits.items():
+        assert len(shares) > 20, kind
+        assert np.median(shares) > 0.3, (kind, np.median(shares))

@@ -70,6 +70,16 @@ def line(results, table, row, game="Breakout", limit=EPISODE_STEPS, original=Non
     return found
 
 
+def test_controls_stand_below_inversion():
+    """Table 3's missing controls: of the policy's mask, against the same agent's normal games."""
+    results = [result("normal", 400), result("ones", 300), result("noise", 100, branch="value")]
+    found = line(results, 3, "Mask A3C: ones")
+    assert found.ours == (pytest.approx(100 * (1 - 305 / 405)), 25)
+    assert found.paper == NONE
+    assert not any("noise" in x.row for x in tables.lines(results, EPISODE_STEPS))
+    assert "Mask A3C: ones" in tables.text(results)
+
+
 def test_the_best_trial_counts():
     """The best mean of the game, variant and mode; not another's, not the value branch's."""
     results = [

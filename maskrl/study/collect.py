@@ -1,7 +1,8 @@
 """Plays the games that the maps are measured on, and keeps their moments.
 
-Moments come in pairs of neighbours, (t, t + 1), for the stability of maps. Their places are drawn
-before the games are played; the seeds are used for nothing else.
+Moments come in pairs of neighbours, (t, t + 1), for the stability of maps. They are drawn evenly
+from the whole game, whatever its length and whatever happens in it; the seeds are used for nothing
+else.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from maskrl.study import objects
 from maskrl.study.probe import Scene
 from maskrl.types import Carry, Normaliser, Params
 
-SPARE = 4  # as many places are drawn: some lie beyond the game's end
+SETTLED = 2  # steps, even: before them the normaliser has seen too little
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,37 @@ def _scene_arrays(scene: Scene) -> dict[str, np.ndarray]:
     return arrays | {"hidden": scene.carry.hidden, "cell": scene.carry.cell}
 
 
+class Draw:
+    """A sample of a game's pairs of steps, every pair as likely, of a length not known before.
+
+    Pairs are (0, 1), (2, 3), ...: they do not overlap. Vitter 1985, *Random Sampling with a
+    Reservoir*, algorithm R.
+    """
+
+    def __init__(self, size: int, rng: np.random.Generator):
+        self._size, self._rng, self._seen = size, rng, 0
+        self._half: dict | None = None
+        self.pairs: list[tuple[dict, dict]] = []
+
+    def wants(self, step: int) -> bool:
+        """Whether this step, the next one, is (so far) part of the sample."""
+        if step % 2:
+            return self._half is not None
+        self._half = None
+        self._seen += 1
+        self._at = self._rng.integers(self._seen)
+        return self._seen <= self._size or self._at < self._size
+
+    def add(self, moment: dict) -> None:
+        """Adds the step that was wanted."""
+        if self._half is None:
+            self._half = moment
+        elif len(self.pairs) < self._size:
+            self.pairs.append((self._half, moment))
+        else:
+            self.pairs[self._at] = self._half, moment
+
+
 def black_level(normaliser: Normaliser) -> jax.Array:
     """float32 [B]: what a black pixel is after `preprocess.normalise`, with these statistics."""
     correction = -jnp.expm1(normaliser.count * np.log(preprocess.DECAY))
@@ -90,17 +122,12 @@ def collect(
     envs = make(rgb=spec.frames == "rgb")
     colour = envs if spec.frames == "rgb" else make(rgb=True)
     pairs = max(-(-frames // (2 * games)), 1)
-    # Pairs do not overlap: starts are even.
-    places = np.arange(2, max_steps - 1, 2)
-    some = min(pairs * SPARE, len(places))
-    starts = [np.sort(rng.choice(places, some, replace=False)) for _ in range(games)]
-    wanted = [{*s, *(s + 1)} for s in starts]
+    draws = [Draw(pairs, generator) for generator in rng.spawn(games)]
     state, key = agent.init_state(np.arange(games)), jax.random.PRNGKey(seed)
     params = jax.device_put(params)
     row = envs.reset()
     shown = row if colour is envs else colour.reset()
     playing, previous = np.ones(games, bool), None
-    moments: list[list[dict]] = [[] for _ in range(games)]
     every: list[list[dict]] = [[] for _ in range(games)]
     total, count = np.zeros((80, 80, 1)), 0
     bar = tqdm(total=max_steps, desc=f"{spec.game}: games to look at", unit=" steps")
@@ -127,10 +154,10 @@ def collect(
                     "facts": facts,
                 }
             )
-            if t in wanted[g]:
+            if t >= SETTLED and draws[g].wants(t):
                 if hidden is None:
                     hidden, cell = np.asarray(before.hidden), np.asarray(before.cell)
-                moments[g].append(
+                draws[g].add(
                     {
                         "observation": observation[g],
                         "previous": previous[g],
@@ -139,7 +166,7 @@ def collect(
                         "action": action[g],
                         "hidden": hidden[g],
                         "cell": cell[g],
-                        "frame": frame,
+                        "frame": frame.copy(),  # and not all games' frames of this step
                         "step": t,
                     }
                 )
@@ -159,13 +186,9 @@ def collect(
     for pool in {envs, colour}:
         pool.close()
 
-    kept, game = [], []
-    for g, found in enumerate(moments):
-        at = {m["step"]: m for m in found}
-        whole = [s for s in starts[g] if s in at and s + 1 in at]
-        for s in sorted(rng.permutation(whole)[:pairs]):
-            kept += [at[s], at[s + 1]]
-            game += [g, g]
+    chosen = [sorted(draw.pairs, key=lambda pair: pair[0]["step"]) for draw in draws]
+    kept = [moment for pairs in chosen for pair in pairs for moment in pair]
+    game = [g for g, pairs in enumerate(chosen) for _ in range(2 * len(pairs))]
     stack = lambda name: np.stack([m[name] for m in kept])  # noqa: E731
     mean = np.broadcast_to((total / count).astype(np.float32), (len(kept), 80, 80, 1))
     scene = Scene(

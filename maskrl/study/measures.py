@@ -115,27 +115,32 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(axis=-1) / np.where(length > 0, length, np.inf)
 
 
-def ssim(a: np.ndarray, b: np.ndarray, window: int = 7) -> float:
-    """Similarity of structure (Wang et al. 2004, equation 13) of maps [H, W], each scaled to 0..1.
+def ssim(a: np.ndarray, b: np.ndarray, window: int = 7) -> np.ndarray:
+    """Similarity of structure (Wang et al. 2004, equation 13) of maps [..., H, W], [...].
 
-    Means and variances over `window` x `window` pixels, constants 0.01^2 and 0.03^2.
+    Each is scaled to 0..1; means and variances over `window` x `window` pixels, constants 0.01^2
+    and 0.03^2.
     """
     a, b = (_unit(m) for m in (a, b))
-    mean = lambda x: ndimage.uniform_filter(x, window)  # noqa: E731
+    mean = lambda x: ndimage.uniform_filter(x, window, axes=(-2, -1))  # noqa: E731
     ma, mb = mean(a), mean(b)
     va, vb, cov = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
     c1, c2 = 0.01**2, 0.03**2
     index = (2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
     edge = window // 2
-    return float(index[edge:-edge, edge:-edge].mean())
+    return index[..., edge:-edge, edge:-edge].mean(axis=(-2, -1))
 
 
 def _unit(m: np.ndarray) -> np.ndarray:
-    m = m.astype(np.float64) - m.min()
-    return m / m.max() if m.max() > 0 else m
+    m = m.astype(np.float64) - m.min(axis=(-2, -1), keepdims=True)
+    top = m.max(axis=(-2, -1), keepdims=True)
+    return m / np.where(top > 0, top, 1.0)
 
 
 # --------------------------------------------------------------------------- intervals
+
+
+Number = tuple[float, float, float]  # and its 95 % interval's ends
 
 
 def bootstrap(
@@ -145,7 +150,7 @@ def bootstrap(
     *,
     resamples: int = 2000,
     seed: int = 0,
-) -> tuple[float, float, float]:
+) -> Number:
     """A number made of means, and its 95 % interval, with games drawn with replacement.
 
     Frames of one game are not independent, so whole games are drawn (the cluster bootstrap, Field &
@@ -168,4 +173,20 @@ def bootstrap(
     count = np.bincount(which)[draws].sum(axis=1)
     drawn = of_means(sums[draws].sum(axis=1) / count[:, None])
     low, high = np.percentile(drawn, [2.5, 97.5])
+    return whole, float(low), float(high)
+
+
+def bootstrap_ratio(
+    above: np.ndarray, below: np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> Number:
+    """The ratio of the means of two independent samples of games, [N] and [M], and its interval.
+
+    Both are drawn with replacement (Efron & Tibshirani 1993, section 8.3).
+    """
+    whole = float(above.mean() / below.mean())
+    if min(len(above), len(below)) < 2:
+        return whole, -np.inf, np.inf
+    rng = np.random.default_rng(seed)
+    means = [x[rng.integers(len(x), size=(resamples, len(x)))].mean(axis=1) for x in (above, below)]
+    low, high = np.percentile(means[0] / means[1], [2.5, 97.5])
     return whole, float(low), float(high)

@@ -5,11 +5,16 @@ network at the scene's moments, the moments, what is to be explained (`probe.TAR
 for the methods that sample. Maps are not negative; only the order of their pixels and their shape
 mean something, not their scale. Everything is traceable by `jax.jit`.
 
+A method by perturbation is two functions: one asks the network about some hundred frames, the other
+makes a map of the answers, `(asked, scene, target) -> map`. What was asked once serves every target
+and every method that asks the same.
+
 To add one: write the function, and a line in `METHODS`.
 """
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import chex
 import jax
@@ -18,13 +23,13 @@ import numpy as np
 
 from maskrl.networks import MASK_CELLS
 from maskrl.preprocess import SIZE, bilinear_matrix
-from maskrl.study.probe import Answer, Probe, Scene, components, kl
+from maskrl.study.probe import CELL, Answer, Probe, Scene, components, kl
 
-CELL = SIZE // MASK_CELLS  # pixels of a mask's cell
 STEPS = 16  # of integrated gradients; noisy copies of SmoothGrad
 NOISE = 0.15  # SmoothGrad's noise, of the range of an observation
 BLUR, SPOT = 3.0, 5.0  # Greydanus et al.: blur of the frame, size of the blurred spot, in pixels
 STRIDE = 8  # pixels between spots: one per cell of the mask (Greydanus et al. take 5)
+SPOTS = (SIZE // STRIDE) ** 2
 RISE_MASKS, RISE_GRID = 128, 8
 
 Method = Callable[[Probe, Scene, str, chex.PRNGKey], chex.Array]
@@ -109,9 +114,16 @@ def smoothgrad(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex
 
 
 def integrated_gradients(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
-    """(x - x') times the mean gradient on the way from x' (Sundararajan et al. 2017, equation 3).
+    """The size of `attributions` (Sundararajan et al. 2017, *Axiomatic Attribution*)."""
+    _, weights = _of_observation(see, scene, target)(scene.observation)
+    return _combine(attributions(see, scene, target), weights)[..., 0]
 
-    x' is the black screen; the integral is a midpoint sum.
+
+def attributions(see: Probe, scene: Scene, target: str) -> chex.Array:
+    """(x - x') times the mean gradient on the way from x' (their equation 1), [K, B, 80, 80, 1].
+
+    x' is the black screen; the integral is a midpoint sum. They add up to y(x) - y(x')
+    (completeness, their proposition 1), but for the sum's error.
     """
     x, base = scene.observation, scene.black[:, None, None, None]
     function = _of_observation(see, scene, target)
@@ -119,8 +131,7 @@ def integrated_gradients(see: Probe, scene: Scene, target: str, key: chex.PRNGKe
     def at(share):
         return _derivatives(function, base + share * (x - base))[0]
 
-    parts = jax.lax.map(at, (jnp.arange(STEPS) + 0.5) / STEPS).mean(axis=0) * (x - base)
-    return _combine(parts, function(x)[1])[..., 0]
+    return jax.lax.map(at, (jnp.arange(STEPS) + 0.5) / STEPS).mean(axis=0) * (x - base)
 
 
 def _grad_cam(rest, features: chex.Array) -> chex.Array:
@@ -150,48 +161,104 @@ def grad_cam_core(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> c
 # --------------------------------------------------------------------------- by perturbation
 
 
-def _spots(stride: int) -> tuple[np.ndarray, int]:
-    """Greydanus et al.'s M(i, j): float32 [n n, 80, 80] with peaks of 1, and n; equation 1."""
-    centres = np.arange(stride / 2 - 0.5, SIZE, stride)
+class Asked(NamedTuple):
+    """What the network said to the frames as they were, and to n perturbed ones."""
+
+    before: Answer  # [B, ...]
+    after: Answer  # [n, B, ...], less the masks
+    places: chex.Array  # float32 [n, 80, 80]: how much of every pixel was left or, spots, blurred
+
+
+def _ask(
+    see: Probe,
+    scene: Scene,
+    places: chex.Array,
+    frame: Callable[[chex.Array], chex.Array],
+) -> Asked:
+    """Asks about `frame(place)`, [B, 80, 80, 1], for every place."""
+    after = jax.lax.map(lambda place: see(frame(place[..., None]))[:2], places)
+    return Asked(see(scene.observation), Answer(*after, None, None), places)
+
+
+def ask_spots(see: Probe, scene: Scene, key: chex.PRNGKey) -> Asked:
+    """Blurred spots, n x n of them, laid over the frame (Greydanus et al. 2018, equation 1).
+
+    Phi(I, i, j) = I (1 - M) + A M, A the blurred frame, M(i, j) a Gaussian that is 1 in its centre.
+    """
+    centres = np.arange(STRIDE / 2 - 0.5, SIZE, STRIDE)
     line = np.exp(-((np.arange(SIZE) - centres[:, None]) ** 2) / (2 * SPOT**2))
-    n = len(centres)
-    spots = np.einsum("ai,bj->abij", line, line).reshape(n * n, SIZE, SIZE)
-    return spots.astype(np.float32), n
-
-
-def _per_spot(see: Probe, scene: Scene, stride: int, score: Callable[[Answer], chex.Array]):
-    """`score(answer)`, [B], with every spot blurred in turn, laid over the frame: [B, 80, 80]."""
-    spots, n = _spots(stride)
+    spots = np.einsum("ai,bj->abij", line, line).reshape(-1, SIZE, SIZE).astype(np.float32)
     x = scene.observation
     change = blurred(x) - x
-    scores = jax.lax.map(lambda spot: score(see(x + spot[..., None] * change)), jnp.array(spots))
+    return _ask(see, scene, jnp.array(spots), lambda spot: x + spot * change)
+
+
+def ask_coins(see: Probe, scene: Scene, key: chex.PRNGKey) -> Asked:
+    """Random masks over the frame, black where they hide it (Petsiuk et al. 2018, section 3.2).
+
+    8 x 8 fair coins, enlarged bilinearly, with a random shift.
+    """
+    x, base = scene.observation, scene.black[:, None, None, None]
+    side = SIZE // RISE_GRID
+    enlarge = bilinear_matrix(RISE_GRID + 1, SIZE + side).astype(np.float32)
+
+    def sample(key):
+        coins, shift = jax.random.split(key)
+        grid = jax.random.bernoulli(coins, 0.5, (RISE_GRID + 1,) * 2).astype(jnp.float32)
+        row, column = jax.random.randint(shift, (2,), 0, side)
+        return jax.lax.dynamic_slice(enlarge @ grid @ enlarge.T, (row, column), (SIZE, SIZE))
+
+    masks = jax.lax.map(sample, jax.random.split(key, RISE_MASKS))
+    return _ask(see, scene, masks, lambda mask: base + mask * (x - base))
+
+
+def ask_covers(see: Probe, scene: Scene, key: chex.PRNGKey) -> Asked:
+    """Every cell of the screen covered in turn by its time mean's pixels.
+
+    Nothing but the cell changes, so only what it reaches is computed (`Probe.near`).
+    """
+    x, known = scene.observation, see.know(scene.observation)
+    every = jnp.stack(jnp.meshgrid(*2 * [jnp.arange(MASK_CELLS)], indexing="ij"), -1).reshape(-1, 2)
+
+    def place(cell):
+        return pixels(jnp.zeros((MASK_CELLS, MASK_CELLS)).at[cell[0], cell[1]].set(1.0))
+
+    def covered(cell):
+        frame = jnp.where(place(cell)[..., None] > 0, scene.mean, x)
+        return see.near(known, frame, cell)[:2]
+
+    after = jax.lax.map(covered, every)
+    return Asked(known.answer, Answer(*after, None, None), jax.vmap(place)(every))
+
+
+def _on_screen(scores: chex.Array) -> chex.Array:
+    """Scores [n n, B] of an even grid of places -> maps, enlarged bilinearly."""
+    n = round(len(scores) ** 0.5)
     enlarge = bilinear_matrix(n, SIZE).astype(np.float32)
     return jnp.einsum("ia,abn,jb->nij", enlarge, scores.reshape(n, n, -1), enlarge)
 
 
-def blur(
-    see: Probe, scene: Scene, target: str, key: chex.PRNGKey, stride: int = STRIDE
-) -> chex.Array:
+def _changes(asked: Asked, scene: Scene, target: str) -> tuple[chex.Array, chex.Array]:
+    """The components' changes [n, B, K] and their weights [B, K]."""
+    before, weights = components(asked.before, scene.action, target)
+    after = jax.vmap(lambda answer: components(answer, scene.action, target)[0])(asked.after)
+    return after - before, weights
+
+
+def blur(asked: Asked, scene: Scene, target: str) -> chex.Array:
     """Perturbation by blur (Greydanus et al. 2018, *Visualizing and Understanding Atari Agents*).
 
     Their equation 2 for `policy` (half the squared distance of the logits) and equation 3 for
     `value`; for `action` the same with the log-probability of the chosen action.
     """
-    known = see(scene.observation)
-    before = components(known, scene.action, target)[0]
-
-    def score(answer: Answer) -> chex.Array:
-        if target == "policy":
-            return 0.5 * jnp.sum((known.logits - answer.logits) ** 2, axis=-1)
-        after = components(answer, scene.action, target)[0]
-        return 0.5 * jnp.sum((before - after) ** 2, axis=-1)
-
-    return _per_spot(see, scene, stride, score)
+    if target == "policy":
+        change = asked.after.logits - asked.before.logits
+    else:
+        change, _ = _changes(asked, scene, target)
+    return _on_screen(0.5 * jnp.sum(change**2, axis=-1))
 
 
-def sarfa(
-    see: Probe, scene: Scene, target: str, key: chex.PRNGKey, stride: int = STRIDE
-) -> chex.Array:
+def sarfa(asked: Asked, scene: Scene, target: str) -> chex.Array:
     """SARFA (Puri et al. 2020, *Explain Your Move*, section 3), with logits for Q.
 
     Explains the chosen action (for `policy`, too): S = 2 K dp / (K + dp), where dp is the loss of
@@ -199,79 +266,45 @@ def sarfa(
     For `value`, which it does not know, it is the perturbation by blur.
     """
     if target == "value":
-        return blur(see, scene, target, key, stride)
-    chosen = jax.nn.one_hot(scene.action, see(scene.observation).logits.shape[-1], dtype=bool)
+        return blur(asked, scene, target)
+    chosen = jax.nn.one_hot(scene.action, asked.before.logits.shape[-1], dtype=bool)
 
-    def split(answer: Answer):
-        probability = jnp.sum(jax.nn.softmax(answer.logits) * chosen, axis=-1)
-        others = jax.nn.log_softmax(jnp.where(chosen, -1e9, answer.logits))
-        return probability, others
+    def split(logits: chex.Array):
+        probability = jnp.sum(jax.nn.softmax(logits) * chosen, axis=-1)
+        return probability, jax.nn.log_softmax(jnp.where(chosen, -1e9, logits))
 
-    before, others = split(see(scene.observation))
-
-    def score(answer: Answer) -> chex.Array:
-        after, remaining = split(answer)
-        drop = jnp.maximum(before - after, 0.0)
-        divergence = jnp.sum(
-            jnp.where(chosen, 0.0, jnp.exp(remaining) * (remaining - others)), axis=-1
-        )
-        specific = 1 / (1 + divergence)
-        return 2 * specific * drop / (specific + drop)
-
-    return _per_spot(see, scene, stride, score)
+    before, others = split(asked.before.logits)
+    after, remaining = split(asked.after.logits)
+    drop = jnp.maximum(before - after, 0.0)
+    divergence = jnp.where(chosen, 0.0, jnp.exp(remaining) * (remaining - others)).sum(axis=-1)
+    specific = 1 / (1 + divergence)
+    return _on_screen(2 * specific * drop / (specific + drop))
 
 
-def rise(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
+def rise(asked: Asked, scene: Scene, target: str) -> chex.Array:
     """RISE (Petsiuk et al. 2018, equation 6): mean of random masks, weighted by what they leave.
 
-    Masks are 8 x 8 fair coins, enlarged bilinearly with a random shift; what they hide is black.
     Weights are the chosen action's probability; for `policy` minus the divergence from the whole
     policy, for `value` minus the change of V. They are centred: equation 6 without the constant
     that the mean weight adds (and without its noise); below zero is drawn as zero.
     """
-    x, base = scene.observation, scene.black[:, None, None, None]
-    before = see(x)
-    log_policy = jax.nn.log_softmax(before.logits)
-    side = SIZE // RISE_GRID
-    enlarge = bilinear_matrix(RISE_GRID + 1, SIZE + side).astype(np.float32)
-
-    def weight(answer: Answer) -> chex.Array:
-        now = jax.nn.log_softmax(answer.logits)
-        match target:
-            case "action":
-                return jnp.exp(jnp.take_along_axis(now, scene.action[:, None], axis=1))[:, 0]
-            case "policy":
-                return -kl(log_policy, now)
-        return -jnp.abs(answer.value - before.value)
-
-    def sample(key):
-        coins, shift = jax.random.split(key)
-        grid = jax.random.bernoulli(coins, 0.5, (RISE_GRID + 1,) * 2).astype(jnp.float32)
-        row, column = jax.random.randint(shift, (2,), 0, side)
-        large = enlarge @ grid @ enlarge.T
-        mask = jax.lax.dynamic_slice(large, (row, column), (SIZE, SIZE))
-        return weight(see(base + mask[..., None] * (x - base))), mask
-
-    weights, masks = jax.lax.map(sample, jax.random.split(key, RISE_MASKS))
-    weights = weights - weights.mean(axis=0)
-    return jax.nn.relu(jnp.einsum("nb,nij->bij", weights, masks - masks.mean(axis=0)))
+    before, after = (jax.nn.log_softmax(a.logits) for a in (asked.before, asked.after))
+    match target:
+        case "action":
+            weights = jnp.exp(after[:, jnp.arange(len(before)), scene.action])
+        case "policy":
+            weights = -kl(before, after)
+        case _:
+            weights = -jnp.abs(asked.after.value - asked.before.value)
+    weights, masks = (x - x.mean(axis=0) for x in (weights, asked.places))
+    return jax.nn.relu(jnp.einsum("nb,nij->bij", weights, masks))
 
 
-def occlusion(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
-    """Every cell covered in turn (Zeiler & Fergus 2014, section 4.2) by its time mean's pixels."""
-    x = scene.observation
-    before, weights = components(see(x), scene.action, target)
-
-    def covered(cell):
-        row, column = cell // MASK_CELLS, cell % MASK_CELLS
-        grid = jnp.zeros((MASK_CELLS, MASK_CELLS)).at[row, column].set(1.0)
-        after, _ = components(see(jnp.where(pixels(grid)[..., None] > 0, scene.mean, x)),
-                              scene.action, target)  # fmt: skip
-        return after - before
-
-    parts = jax.lax.map(covered, jnp.arange(MASK_CELLS**2))  # [100, B, K]
-    grid = parts.transpose(2, 1, 0).reshape(parts.shape[2], -1, MASK_CELLS, MASK_CELLS)
-    return pixels(_combine(grid, weights))
+def occlusion(asked: Asked, scene: Scene, target: str) -> chex.Array:
+    """The change when a cell is covered (Zeiler & Fergus 2014, section 4.2)."""
+    changes, weights = _changes(asked, scene, target)
+    parts = changes.transpose(2, 1, 0).reshape(*changes.shape[:0:-1], MASK_CELLS, MASK_CELLS)
+    return pixels(_combine(parts, weights))
 
 
 # --------------------------------------------------------------------------- the agent's own
@@ -316,10 +349,26 @@ def moved(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Arra
 class Entry:
     """A row of the table of methods."""
 
-    function: Method
+    function: Method | Callable[[Asked, Scene, str], chex.Array]  # the latter if it asks
     words: str  # what it is, for the report
     kind: str  # gradient, perturbation, own or trivial
     forwards: int  # network passes for a map, at the target `action`; a gradient counts three
+    ask: Callable[[Probe, Scene, chex.PRNGKey], Asked] | None = None
+
+    def map(
+        self, see: Probe, scene: Scene, target: str, key: chex.PRNGKey, known: dict | None = None
+    ) -> chex.Array:
+        """The map [B, 80, 80]; see the head of this file.
+
+        Args:
+          known: what has been asked at this scene, by `ask`; what is asked is added.
+        """
+        if self.ask is None:
+            return self.function(see, scene, target, key)
+        known = {} if known is None else known
+        if self.ask not in known:
+            known[self.ask] = self.ask(see, scene, key)
+        return self.function(known[self.ask], scene, target)
 
     @property
     def plain(self) -> bool:
@@ -335,10 +384,10 @@ METHODS: dict[str, Entry] = {
     "integrated": Entry(integrated_gradients, "integrated gradients", "gradient", 3 * STEPS),
     "grad-cam-torso": Entry(grad_cam_torso, "Grad-CAM, torso", "gradient", 3),
     "grad-cam-core": Entry(grad_cam_core, "Grad-CAM, core", "gradient", 3),
-    "blur": Entry(blur, "perturbation by blur", "perturbation", (SIZE // STRIDE) ** 2),
-    "sarfa": Entry(sarfa, "SARFA", "perturbation", (SIZE // STRIDE) ** 2),
-    "rise": Entry(rise, "RISE", "perturbation", RISE_MASKS),
-    "occlusion": Entry(occlusion, "occlusion by cell", "perturbation", MASK_CELLS**2),
+    "blur": Entry(blur, "perturbation by blur", "perturbation", SPOTS, ask_spots),
+    "sarfa": Entry(sarfa, "SARFA", "perturbation", SPOTS, ask_spots),
+    "rise": Entry(rise, "RISE", "perturbation", RISE_MASKS, ask_coins),
+    "occlusion": Entry(occlusion, "occlusion by cell", "perturbation", MASK_CELLS**2, ask_covers),
     "uniform": Entry(uniform, "uniform", "trivial", 0),
     "random": Entry(random, "random", "trivial", 0),
     "centre": Entry(centre, "centre", "trivial", 0),

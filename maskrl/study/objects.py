@@ -9,6 +9,7 @@ show the maximum of two screens, so a fast thing can be a little longer).
 from collections.abc import Callable
 
 import numpy as np
+from scipy import ndimage
 
 from maskrl.networks import MASK_CELLS
 from maskrl.reaction import MEMORY
@@ -108,6 +109,11 @@ def touched(place: np.ndarray, view: tuple[int, int]) -> np.ndarray:
     seen = place[view[0] : view[1]]
     rows, columns = (np.linspace(0, n, MASK_CELLS + 1).astype(int)[:-1] for n in seen.shape)
     return np.logical_or.reduceat(np.logical_or.reduceat(seen, rows, axis=0), columns, axis=1)
+
+
+def around(cells: np.ndarray) -> np.ndarray:
+    """bool [S, 10, 10]: these cells and their eight neighbours."""
+    return ndimage.binary_dilation(cells, np.ones((1, 3, 3), bool))
 
 
 def share_on(mask: np.ndarray, cells: np.ndarray) -> np.ndarray:

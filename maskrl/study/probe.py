@@ -2,8 +2,8 @@
 
 A `Scene` is B moments as the agent met them. A `Probe` answers what the network would say to other
 observations at the same moments; what the memory adds to the gates is computed once per scene, and
-not once per question. Methods and measures need no more than `Probe`'s four methods, so a toy with
-the same four can take its place.
+not once per question. Methods and measures need no more than `Probe`'s methods, so a toy with the
+same ones can take its place.
 """
 
 import dataclasses
@@ -16,9 +16,13 @@ import jax.numpy as jnp
 
 from maskrl.agent import Agent
 from maskrl.kernels import KERNELS
+from maskrl.networks import MASK_CELLS
+from maskrl.preprocess import SIZE
 from maskrl.types import Carry, Params
 
 TARGETS = ("action", "policy", "value")
+BRANCHES = ("policy", "value")
+CELL = SIZE // MASK_CELLS  # pixels of a mask's cell
 
 
 class Scene(flax.struct.PyTreeNode):
@@ -43,7 +47,7 @@ class Answer(NamedTuple):
 
 
 class Probe(Protocol):
-    """The network at B moments: three parts, and their composition."""
+    """The network at B moments: three parts, their composition, and a short cut."""
 
     def torso(self, observation: chex.Array) -> chex.Array:
         """[B, 80, 80, 1] -> [B, 10, 10, 64]."""
@@ -56,6 +60,30 @@ class Probe(Protocol):
 
     def __call__(self, observation: chex.Array) -> Answer:
         """[B, 80, 80, 1] -> the answer."""
+
+    def near(self, known: "Known", observation: chex.Array, cell: chex.Array) -> Answer:
+        """The answer, less its masks, to observations that differ from the known ones in one cell.
+
+        Args:
+          known: of the observations without the difference; see `know`.
+          observation: [B, 80, 80, 1].
+          cell: int32 [2], row and column in the 10 x 10 grid.
+        """
+
+    def know(self, observation: chex.Array) -> "Known":
+        """What `near` takes."""
+
+
+class Known(NamedTuple):
+    """What the network computed on the way to an answer."""
+
+    answer: Answer
+    torso: chex.Array  # [B, 10, 10, 64]
+    gates: chex.Array | None  # [B, 10, 10, 256], of a network with memory
+    masked: tuple[chex.Array, ...]  # by branch [B, 10, 10, 32], what its dense layer sees
+
+
+REACH = 2  # cells: a cell of the frame reaches the core's cells at most so far away
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +101,18 @@ class NetworkProbe:
             x, _ = conv_pool(x, self.params[name]["kernel"], self.params[name]["bias"], None)
         return x
 
+    def gates(self, torso: chex.Array) -> chex.Array:
+        gates = self.params["gates"]
+        return self._conv_x(torso) + gates["bias"] + self.from_memory
+
+    def _conv_x(self, torso: chex.Array) -> chex.Array:
+        from_x, _ = jnp.split(self.params["gates"]["kernel"], 2, axis=2)
+        return KERNELS[self.kernels].conv_same(torso, from_x)
+
     def core(self, torso: chex.Array) -> chex.Array:
         if self.from_memory is None:
             return torso
-        gates = self.params["gates"]
-        from_x, _ = jnp.split(gates["kernel"], 2, axis=2)
-        x = KERNELS[self.kernels].conv_same(torso, from_x) + gates["bias"]
-        i, f, o, g = jnp.split(x + self.from_memory, 4, axis=-1)
-        cell = jax.nn.sigmoid(f) * self.cell + jax.nn.sigmoid(i) * jnp.tanh(g)
-        return jax.nn.sigmoid(o) * jnp.tanh(cell)
+        return _hidden(self.gates(torso), self.cell)
 
     def heads(self, hidden: chex.Array) -> Answer:
         logits, policy_mask = _head(self.params["policy"], hidden)
@@ -90,6 +121,53 @@ class NetworkProbe:
 
     def __call__(self, observation: chex.Array) -> Answer:
         return self.heads(self.core(self.torso(observation)))
+
+    def know(self, observation: chex.Array) -> Known:
+        torso = self.torso(observation)
+        gates = None if self.from_memory is None else self.gates(torso)
+        hidden = torso if gates is None else _hidden(gates, self.cell)
+        masked = tuple(_masked(self.params[b], hidden)[0] for b in BRANCHES)
+        return Known(self.heads(hidden), torso, gates, masked)
+
+    def near(self, known: Known, observation: chex.Array, cell: chex.Array) -> Answer:
+        """See `Probe.near`.
+
+        A cell's pixels change its own torso cell and the eight around it (receptive fields are 24
+        pixels wide), and the core's cells within `REACH`. So the torso runs on a window of 5 x 5
+        cells, and everything after it, too; the dense layers, being linear, take the difference.
+        """
+        size = 2 * REACH + 1
+        start = jnp.clip(cell - REACH, 0, MASK_CELLS - size)
+
+        def window(x: chex.Array, pixels: int = 1) -> chex.Array:
+            at = (0, *(start * pixels), 0)
+            return jax.lax.dynamic_slice(x, at, (len(x), *(2 * (size * pixels,)), x.shape[-1]))
+
+        part, before = self.torso(window(observation, CELL)), window(known.torso)
+        # The torso pads the window's border as it pads the screen's: cells there are wrong, unless
+        # the two are one. None of them lies next to the cell.
+        there = jnp.abs(start[:, None] + jnp.arange(size) - cell[:, None]) <= 1
+        change = jnp.where((there[0][:, None] & there[1])[..., None], part - before, 0.0)
+        if known.gates is None:
+            hidden = before + change
+        else:
+            hidden = _hidden(window(known.gates) + self._conv_x(change), window(self.cell))
+        said = []
+        whole = (known.answer.logits, known.answer.value[:, None])
+        for branch, masked, said_before in zip(BRANCHES, known.masked, whole, strict=True):
+            head = self.params[branch]
+            more = _masked(head, hidden)[0] - window(masked)
+            kernel = window(head["kernel"].reshape(1, MASK_CELLS, MASK_CELLS, -1))
+            kernel = kernel.reshape(-1, head["kernel"].shape[-1])
+            said.append(said_before + more.reshape(len(more), -1) @ kernel)
+        return Answer(said[0], said[1][:, 0], None, None)
+
+
+def _hidden(gates: chex.Array, cell: chex.Array) -> chex.Array:
+    """The ConvLSTM's output from its gates [..., 256] (before their functions) and its cell."""
+    i, f, o, g = jnp.split(gates, 4, axis=-1)
+    cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(cell)
 
 
 def probe(agent: Agent, params: Params, scene: Scene, *, plain: bool = False) -> NetworkProbe:
@@ -109,18 +187,27 @@ def probe(agent: Agent, params: Params, scene: Scene, *, plain: bool = False) ->
 
 def apply_head(head: Params, features: chex.Array, mask: chex.Array | None) -> chex.Array:
     """A branch's output [B, n] from its features [B, 10, 10, 32] and its mask [B, 10, 10]."""
-    masked = features if mask is None else features * mask[..., None]
+    return _dense(head, features if mask is None else features * mask[..., None])
+
+
+def _dense(head: Params, masked: chex.Array) -> chex.Array:
     return masked.reshape(len(masked), -1) @ head["kernel"] + head["bias"]
 
 
 def _head(head: Params, hidden: chex.Array) -> tuple[chex.Array, chex.Array | None]:
     """One branch: its output and its mask (`maskrl.networks.Head`)."""
+    masked, mask = _masked(head, hidden)
+    return _dense(head, masked), mask
+
+
+def _masked(head: Params, hidden: chex.Array) -> tuple[chex.Array, chex.Array | None]:
+    """A branch's features times its mask, [B, h, w, 32], and its mask."""
     features = jax.nn.relu(hidden @ head["features"]["kernel"][0, 0] + head["features"]["bias"])
-    mask = None
-    if "mask" in head:
-        mask_logits = hidden @ head["mask"]["kernel"][0, 0] + head["mask"]["bias"]
-        mask = jax.nn.sigmoid(mask_logits[..., 0])
-    return apply_head(head, features, mask), mask
+    if "mask" not in head:
+        return features, None
+    logits = hidden @ head["mask"]["kernel"][0, 0] + head["mask"]["bias"]
+    mask = jax.nn.sigmoid(logits[..., 0])
+    return features * mask[..., None], mask
 
 
 def components(answer: Answer, action: chex.Array, target: str) -> tuple[chex.Array, chex.Array]:

@@ -18,6 +18,7 @@ from maskrl import files
 from maskrl.study import collect, measures, objects, run
 from maskrl.study.methods import METHODS
 from maskrl.study.run import TARGETS, Subject
+from maskrl.tables import GAMES, PAPER_DECREASE, decrease
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,55 +42,93 @@ def interval(number: tuple[float, float, float], digits: int = 2) -> str:
 # --------------------------------------------------------------------------- the tables
 
 
-def control_scores(subject: Subject) -> dict[str, np.ndarray]:
-    """{control: scores of its games}, in the order of `run.PLAYED`."""
-    scores = {}
+def control_scores(subject: Subject, what: str = "scores") -> dict[str, np.ndarray]:
+    """{control: scores (or lengths) of its games}, in the order of `run.PLAYED`."""
+    found = {}
     for name in run.PLAYED:
         parts = sorted((subject.folder / "controls").glob(f"{name}-[0-9]*.json"))
         if parts:
-            scores[name] = np.concatenate([json.loads(p.read_text())["scores"] for p in parts])
-    return scores
+            found[name] = np.concatenate([json.loads(p.read_text())[what] for p in parts])
+    return found
 
 
 def controls_table(subjects: list[Subject]) -> Table:
     """The inverse test beside its controls."""
     rows = []
     for subject in subjects:
-        scores = control_scores(subject)
+        scores, lengths = control_scores(subject), control_scores(subject, "lengths")
         for name, played in scores.items():
             of_normal = "-"
             if "normal" in scores:
-                n = min(len(played), len(scores["normal"]))
-                pairs = np.stack([played[:n], scores["normal"][:n]], axis=1)
-                of_normal = interval(
-                    measures.bootstrap(
-                        100 * pairs, np.arange(n), lambda m: 100 * m[..., 0] / m[..., 1]
-                    ),
-                    0,
-                )
+                ratio = measures.bootstrap_ratio(played, scores["normal"])
+                of_normal = interval(tuple(100 * x for x in ratio), 0)
             mean = measures.bootstrap(played, np.arange(len(played)))
-            rows.append((subject.name, name, f"{len(played)}", interval(mean, 1), of_normal))
+            steps = f"{lengths[name].mean():.0f}"
+            rows.append((subject.name, name, f"{len(played)}", steps, interval(mean, 1), of_normal))
     return Table(
         "controls",
         "Is it the place that matters?",
         "Mean score of whole games in which the policy's mask was replaced, and what share of the "
-        "normal score that is (same seeds). ones: no mask; mean: its time mean; shifted: 5 cells "
-        "off both ways; shuffled: cells permuted, one permutation a game; noise: permuted anew at "
-        "every step; other: another game's mask; reversed: brightest cell for darkest, the "
-        "histogram kept; rescaled: 1 - M with the mean of M; random: uniform actions.",
-        ("agent", "mask", "games", "mean score", "% of normal"),
+        "normal mean that is (the two samples of games drawn independently). ones: no mask; mean: "
+        "its time mean; shifted: 5 cells off both ways; shuffled: cells permuted, one permutation "
+        "a game; noise: permuted anew at every step; other: another game's mask; inverse: the "
+        "paper's 1 - M; reversed: brightest cell for darkest, the histogram kept; rescaled: 1 - M "
+        "with the mean of M; random: uniform actions.",
+        ("agent", "mask", "games", "mean steps", "mean score", "% of normal"),
+        rows,
+    )
+
+
+def decrease_table(subjects: list[Subject]) -> Table:
+    """The paper's Table 3 with a column for every control: the decrease of the mean score in %."""
+    rows = []
+    for subject in subjects:
+        scores = control_scores(subject)
+        if "normal" not in scores:
+            continue
+        game, mask = subject.info.game, subject.info.mask
+        paper = "-"
+        if game in GAMES and mask in PAPER_DECREASE:
+            paper = f"{PAPER_DECREASE[mask][GAMES.index(game)][1]:.1f}"
+        normal = float(scores["normal"].mean())
+        ours = (
+            f"{decrease(game, normal, float(scores[name].mean())):.1f} ({len(scores[name])})"
+            if name in scores
+            else "-"
+            for name in run.PLAYED[1:]
+        )
+        rows.append((subject.name, f"{len(scores['normal'])}", paper, *ours))
+    return Table(
+        "decrease",
+        "The paper's Table 3 with its controls",
+        "Decrease of the mean score in %, against the normal games (intervals: the table above, "
+        "100 less its last column); in brackets the games played. The paper gives inversion alone.",
+        ("agent", "normal games", "inverse, the paper's", *run.PLAYED[1:]),
         rows,
     )
 
 
 def read_maps(subject: Subject) -> dict[str, np.ndarray]:
-    """What has been measured, the chunks one after the other; empty if nothing has."""
+    """What has been measured, the chunks one after the other; empty if nothing has.
+
+    The methods stand in the order of `run.method_names`, for every target: what trivial maps do is
+    computed once, for both.
+    """
     chunks = [np.load(p) for p in sorted((subject.folder / "maps").glob("*.npz"))]
     chunks = [c for c in chunks if len(c["index"])]
     if not chunks:
         return {}
     names = [n for n in chunks[0].files if not n.startswith("maps.")]
-    return {name: np.concatenate([c[name] for c in chunks]) for name in names}
+    found = {name: np.concatenate([c[name] for c in chunks]) for name in names}
+    return found | {name: _with_trivial(subject, found, name) for name in names if "." in name}
+
+
+def _with_trivial(subject: Subject, found: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """An array [N, M, ...] of a target's methods, with the trivial ones at its end."""
+    what, target = name.split(".")
+    missing = len(run.method_names(subject.agent.spec, target)) - found[name].shape[1]
+    first = found[f"{what}.{TARGETS[0]}"]
+    return np.concatenate([found[name], first[:, first.shape[1] - missing :]], axis=1)
 
 
 def gains(found: dict[str, np.ndarray], target: str) -> np.ndarray:
@@ -178,6 +217,10 @@ def objects_table(subjects: list[Subject]) -> Table:
                     ],
                     axis=1,
                 )
+                near = objects.around(cells[there])
+                wide = np.stack(
+                    [objects.share_on(mask[there], near), near.mean(axis=(1, 2))], axis=1
+                )
                 game = seen.step_game[there]
                 rows.append(
                     (
@@ -188,6 +231,7 @@ def objects_table(subjects: list[Subject]) -> Table:
                         f"{100 * shares[:, 0].mean():.1f}",
                         f"{100 * shares[:, 1].mean():.1f}",
                         interval(measures.bootstrap(shares, game, lambda m: m[..., 0] / m[..., 1])),
+                        interval(measures.bootstrap(wide, game, lambda m: m[..., 0] / m[..., 1])),
                         interval(measures.bootstrap(shares, game, lambda m: m[..., 0] / m[..., 2])),
                     )
                 )
@@ -196,9 +240,13 @@ def objects_table(subjects: list[Subject]) -> Table:
         "Where do the masks look?",
         "Share of the mask's mass on the cells that a thing touches, in %, and the share of the "
         "screen that these cells are (chance). times chance: 1 is a mask that knows nothing of the "
-        "thing. times still: against the mask's own time mean on the same cells; 1 is a mask that "
-        "does not follow the thing.",
-        ("agent", "mask", "thing", "steps", "mass", "chance", "times chance", "times still"),
+        "thing. one cell around: the same with the cells next to it, for a mask's cell has seen "
+        "more of the screen than itself. times still: against the mask's own time mean on the same "
+        "cells; 1 is a mask that does not follow the thing.",
+        (
+            *("agent", "mask", "thing", "steps", "mass", "chance", "times chance"),
+            *("one cell around", "times still"),
+        ),
         rows,
     )
 
@@ -210,28 +258,34 @@ def sanity_table(subjects: list[Subject]) -> Table:
     """How much of a map is left when layers are made anew."""
     rows = []
     for subject in subjects:
-        files_ = sorted((subject.folder / "sanity").glob("*.npz"))
-        if not files_:
+        done = [np.load(p) for p in sorted((subject.folder / "sanity").glob("*.npz"))]
+        done = [d for d in done if len(d["index"])]
+        if not done:
             continue
-        done = [np.load(p) for p in files_]
-        stages = done[0]["stages"]
+        game = np.concatenate([d["game"] for d in done])
         for target in TARGETS:
-            names = run.method_names(subject.agent.spec, target)
-            both = {
-                k: np.mean([d[f"{k}.{target}"] for d in done], 0) for k in ("correlation", "ssim")
+            alike = {
+                what: np.concatenate([d[f"{what}.{target}"] for d in done])
+                for what in ("correlation", "ssim")
             }
-            for m, name in enumerate(names):
-                for s, stage in enumerate(stages):
-                    numbers = (f"{both[k][s, m]:.2f}" for k in ("correlation", "ssim"))
-                    row = (subject.name, target, METHODS[name].words, str(stage), f"{len(done)}")
-                    rows.append((*row, *numbers))
+            for m, name in enumerate(run.computed(subject.agent.spec, target)):
+                if METHODS[name].kind == "trivial":
+                    continue
+                for s, stage in enumerate(done[0]["stages"]):
+                    numbers = (
+                        interval(measures.bootstrap(x[:, m, s], game)) for x in alike.values()
+                    )
+                    sample = f"{len(game)} of {len(set(game))} games"
+                    words = METHODS[name].words
+                    rows.append((subject.name, target, words, str(stage), sample, *numbers))
     return Table(
         "sanity",
         "Does the map depend on what was learnt?",
         "Rank correlation and structural similarity (SSIM) of a map with itself after layers were "
         "made anew, cumulatively from the output to the input (Adebayo et al. 2018). A map that "
         "stays as it was does not depend on them. A mask is made below its branch's features and "
-        "dense layer, so that these cannot change it: 1 there says nothing for it.",
+        "dense layer, so that these cannot change it: 1 there says nothing for it. Trivial maps "
+        "do not depend on the network at all.",
         ("agent", "target", "method", "anew down to", "frames", "rank correlation", "SSIM"),
         rows,
     )
@@ -252,80 +306,111 @@ def agreement(subject: Subject, target: str) -> tuple[list[str], np.ndarray] | N
 
 def controls_figure(subjects: list[Subject]) -> Figure:
     """What share of the normal score is left under each control, a panel per agent."""
-    figure = Figure(figsize=(3.4 * len(subjects) + 0.8, 3.4), layout="constrained")
-    panels = figure.subplots(1, len(subjects), squeeze=False, sharey=True)[0]
+    subjects = [subject for subject in subjects if control_scores(subject)]
+    figure = Figure(figsize=(3.2 * len(subjects) + 1.0, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(subjects), squeeze=False, sharey=True, sharex=True)[0]
     for axes, subject in zip(panels, subjects, strict=True):
         scores = control_scores(subject)
-        names = [n for n in run.PLAYED if n in scores]
         base = scores.get("normal", np.ones(1)).mean()
-        for y, name in enumerate(names):
+        axes.axvline(100, color="#bbbbbb", linewidth=1)
+        for y, name in enumerate(run.PLAYED):
+            if name not in scores:
+                axes.annotate(
+                    "not played", (0.02, y), xycoords=("axes fraction", "data"), fontsize=7,
+                    va="center", color="#777777",
+                )  # fmt: skip
+                continue
             games = np.arange(len(scores[name]))
             mean, low, high = (100 * x / base for x in measures.bootstrap(scores[name], games))
             if np.isfinite(low):
                 axes.plot([low, high], [y, y], color="#555555")
             axes.plot(mean, y, "o", color="#c0392b" if name == "inverse" else "#1f4e79")
-        axes.set_yticks(range(len(names)), names)
+            axes.annotate(
+                f"{len(games)} games", (1.0, y), xycoords=("axes fraction", "data"), fontsize=6,
+                xytext=(-3, 5), textcoords="offset points", ha="right", color="#777777",
+            )  # fmt: skip
+        axes.set_yticks(range(len(run.PLAYED)), run.PLAYED)
         axes.set_title(subject.name, fontsize=10)
-        axes.set_xlabel("mean score, % of normal")
+        axes.set_xlabel("mean score, % of normal", fontsize=9)
         axes.set_xlim(left=0)
     panels[0].invert_yaxis()
     return figure
 
 
 def curves_figure(subject: Subject, found: dict[str, np.ndarray]) -> Figure:
-    """Insertion and deletion of the chosen action's probability, mean of the backgrounds."""
+    """Insertion and deletion of the chosen action's probability, mean of the backgrounds.
+
+    Bands for the mask and for a random order; the other methods' intervals are in the table.
+    """
     names = run.method_names(subject.agent.spec, "action")
     shown = [n for n in ("mask", "blur", "sarfa", "rise", "gradient", "random") if n in names]
     game = collect.read(subject.folder / "games.npz").game[found["index"]]
     curve = found["probability.action"].mean(axis=3)  # [N, M, way, share]
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
     for way, axes in enumerate(figure.subplots(1, 2, sharey=True)):
         for name in shown:
             points = curve[:, names.index(name), way]
             bands = np.array([measures.bootstrap(p, game) for p in points.T])
             x = 100 * np.array(measures.SHARES)
-            style = {"linewidth": 2.5, "color": "black"} if name == "mask" else {}
-            (line,) = axes.plot(x, bands[:, 0], label=METHODS[name].words, **style)
-            if np.isfinite(bands).all():
-                axes.fill_between(x, bands[:, 1], bands[:, 2], alpha=0.1, color=line.get_color())
-        axes.set_title(f"{subject.name}: {measures.WAYS[way]}", fontsize=10)
-        axes.set_xlabel("% of the screen's cells")
-    figure.axes[0].set_ylabel("probability of the chosen action")
-    figure.axes[1].legend(fontsize=7)
+            style = {"mask": {"linewidth": 2.5, "color": "black"}, "random": {"color": "#888888"}}
+            (line,) = axes.plot(x, bands[:, 0], label=METHODS[name].words, **style.get(name, {}))
+            if name in style and np.isfinite(bands).all():
+                axes.fill_between(x, bands[:, 1], bands[:, 2], alpha=0.15, color=line.get_color())
+        better = ("falls fast", "rises fast")[way]
+        axes.set_title(f"{measures.WAYS[way]}: of a good map it {better}", fontsize=9)
+        axes.set_xlabel(f"% of the screen's cells, {('deleted', 'shown')[way]}", fontsize=9)
+    figure.axes[0].set_ylabel("probability of the chosen action", fontsize=9)
+    figure.suptitle(f"{subject.name}, {len(game)} frames of {len(set(game))} games", fontsize=10)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right")
     return figure
 
 
 def maps_figure(subject: Subject) -> Figure | None:
-    """All methods' maps on the same frames: of the first chunk, the one where V is surest."""
+    """All methods' maps of the chosen action on three frames of different games.
+
+    Every map from black, its least, to yellow, its greatest.
+    """
     path = next(iter(sorted((subject.folder / "maps").glob("*.npz"))), None)
     if path is None or "maps.action" not in (found := np.load(path)).files:
         return None
     seen = collect.read(subject.folder / "games.npz")
-    rows = [0, 2, 4]
     names = run.method_names(subject.agent.spec, "action")
-    figure = Figure(figsize=(1.05 * (len(names) + 1), 1.25 * len(rows)), layout="constrained")
-    grid = figure.subplots(len(rows), len(names) + 1)
-    top, bottom = subject.agent.crop.top, subject.agent.crop.bottom
-    for line, row in zip(grid, rows, strict=True):
-        line[0].imshow(seen.frame[found["index"][row]][top:bottom], aspect="auto")
-        for axes, m in zip(line[1:], range(len(names)), strict=True):
-            axes.imshow(found["maps.action"][row, m].astype(float), cmap="inferno", aspect="auto")
-        for axes in line:
-            axes.set_axis_off()
-    for axes, words in zip(grid[0], ("frame", *names), strict=True):
-        axes.set_title(words, fontsize=6)
+    shown = [name for name in names if name != "uniform"]
+    rows = range(0, min(6, len(found["index"])), 2)  # one of each pair
+    columns = -(-(len(shown) + 1) // 2)
+    figure = Figure(figsize=(1.45 * columns, 3.6 * len(rows)), layout="constrained")
+    grid = figure.subplots(2 * len(rows), columns, squeeze=False)
+    view = slice(subject.agent.crop.top, subject.agent.crop.bottom)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for lines, row in zip(grid.reshape(len(rows), -1), rows, strict=True):
+        at = found["index"][row]
+        lines[0].imshow(seen.frame[at][view], aspect="auto")
+        lines[0].set_title(f"game {seen.game[at]}, step {seen.step[at]}", fontsize=7)
+        for axes, name in zip(lines[1:], shown, strict=False):
+            drawn = found["maps.action"][row, names.index(name)].astype(float)
+            axes.imshow(drawn, cmap="inferno", aspect="auto")
+            axes.set_title(_short(name), fontsize=7)
     return figure
+
+
+def _short(name: str) -> str:
+    """What a method is called where there is little room."""
+    return METHODS[name].words.removeprefix("the agent's own ")
 
 
 def agreement_figure(names: list[str], matrix: np.ndarray, title: str) -> Figure:
     """A table of rank correlations, in colours and numbers."""
-    figure = Figure(figsize=(6.4, 5.4), layout="constrained")
+    keep = [n for n, name in enumerate(names) if name != "uniform"]  # which has no order
+    words, matrix = [_short(names[n]) for n in keep], matrix[np.ix_(keep, keep)]
+    figure = Figure(figsize=(7.6, 6.4), layout="constrained")
     axes = figure.subplots()
     axes.imshow(matrix, vmin=-1, vmax=1, cmap="coolwarm")
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_xticks(range(len(words)), words, rotation=60, ha="right", fontsize=8)
+    axes.set_yticks(range(len(words)), words, fontsize=8)
     for i, j in np.ndindex(matrix.shape):
-        axes.text(j, i, f"{matrix[i, j]:.1f}", ha="center", va="center", fontsize=5)
+        text = f"{round(float(matrix[i, j]), 1) + 0.0:.1f}"
+        axes.text(j, i, text, ha="center", va="center", fontsize=7)
     axes.set_title(title, fontsize=9)
     return figure
 
@@ -351,12 +436,15 @@ def write(subjects: list[Subject], folder: pathlib.Path) -> list[pathlib.Path]:
     budget = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in study["budget"].items())
     tables = [
         controls_table(subjects),
+        decrease_table(subjects),
         *(methods_table(subjects, target) for target in TARGETS),
         objects_table(subjects),
         sanity_table(subjects),
     ]
     tables = [table for table in tables if table.rows]
-    figures = {"controls": controls_figure(subjects)}
+    figures = {}
+    if any(control_scores(subject) for subject in subjects):
+        figures["controls"] = controls_figure(subjects)
     for subject in subjects:
         found, agreed = read_maps(subject), agreement(subject, "action")
         if not found:

@@ -2,7 +2,7 @@
 
     games.npz                moments and steps of the games to look at      (`collect`)
     maps/CHUNK.npz           every method's maps and curves at some moments (`Measure`)
-    sanity/MOMENT.npz        maps of networks whose layers are made anew
+    sanity/CHUNK.npz         how alike maps of networks are whose layers were made anew
     controls/NAME-PART.json  scores of whole games under a control
 
 One such folder per agent. A file appears whole or not at all, so a killed study goes on.
@@ -50,17 +50,19 @@ class Budget:
     Attributes:
       frames: moments per agent that maps are measured at.
       games: that these moments come from.
+      look_steps: agent steps after which such a game is cut off.
       episodes: whole games per control.
-      max_episode_steps: agent steps after which a game is cut off.
+      max_episode_steps: agent steps after which a game of a control is cut off.
       sanity: moments per agent at which layers are made anew.
       seed: of the games; those of the controls are other ones.
     """
 
     frames: int = 1000
     games: int = 20
+    look_steps: int = EPISODE_STEPS
     episodes: int = 100
     max_episode_steps: int = EPISODE_STEPS
-    sanity: int = 10
+    sanity: int = 16
     seed: int = 1_000_003
 
 
@@ -75,18 +77,20 @@ class Subject:
     folder: pathlib.Path
 
 
-def settle(folder: pathlib.Path, budget: Budget, agents: dict[str, str]) -> None:
+def settle(folder: pathlib.Path, budget: Budget, agents: dict[str, str], precision: str) -> None:
     """Writes what is studied, or checks that it is what the folder was begun with.
 
     Raises:
       UserError: it is not.
     """
     path = folder / "study.json"
-    now = {"budget": dataclasses.asdict(budget), "agents": agents}
+    now = {"budget": dataclasses.asdict(budget), "agents": agents, "precision": precision}
     if path.exists():
         then = json.loads(path.read_text())
         if then != now:
-            raise UserError(f"{folder} holds a study of other agents or another budget: {then}")
+            raise UserError(
+                f"{folder} holds a study of other agents, another budget or precision: {then}"
+            )
         return
     files.write(path, json.dumps(now, indent=2) + "\n")
 
@@ -118,10 +122,11 @@ def _jobs(subject: Subject, budget: Budget) -> Iterator[Job]:
     for n in range(chunks):
         path = folder / "maps" / f"{n:04}.npz"
         yield (1, n / chunks), path, f"{name}: maps", functools.partial(measure.maps, n)
-    for n in range(budget.sanity):
-        path = folder / "sanity" / f"{n:03}.npz"
+    sanities = -(-budget.sanity // CHUNK)
+    for n in range(sanities):
+        path = folder / "sanity" / f"{n:04}.npz"
         words = f"{name}: layers made anew"
-        yield (1, (n + 0.8) / budget.sanity), path, words, functools.partial(measure.sanity, n)
+        yield (1, (n + 0.3) / sanities), path, words, functools.partial(measure.sanity, n)
     parts = -(-budget.episodes // PART)
     for part, (place, control) in itertools.product(range(parts), enumerate(PLAYED)):
         if control != "random" and not subject.info.has_mask("policy") and control != "normal":
@@ -138,7 +143,7 @@ def _collect(subject: Subject, budget: Budget, path: pathlib.Path) -> None:
         budget.games,
         budget.frames,
         budget.seed,
-        budget.max_episode_steps,
+        budget.look_steps,
     )
     moments.save(path)
 
@@ -164,9 +169,20 @@ def in_turns(game: np.ndarray) -> np.ndarray:
 
 
 def method_names(spec: AgentSpec, target: str) -> list[str]:
-    """The methods that apply: the mask's, if the target's branch has one, and all others."""
-    masked = spec.has_mask("value" if target == "value" else "policy")
-    return [name for name in METHODS if name != "mask" or masked]
+    """The methods that apply, the trivial ones last.
+
+    The mask's, if the target's branch has one; SARFA does not know the value.
+    """
+    without = {"sarfa"} if target == "value" else set()
+    if not spec.has_mask("value" if target == "value" else "policy"):
+        without.add("mask")
+    return [name for name in METHODS if name not in without]
+
+
+def computed(spec: AgentSpec, target: str) -> list[str]:
+    """Those of `method_names` that are computed for this target: trivial maps know of none."""
+    names = method_names(spec, target)
+    return [n for n in names if METHODS[n].kind != "trivial" or target == TARGETS[0]]
 
 
 class Measure:
@@ -175,94 +191,102 @@ class Measure:
     def __init__(self, subject: Subject, moments: Callable[[], Moments]):
         self._subject, self._moments = subject, moments
         self._devices = Devices(most_devices(CHUNK), alone=True)
-        self.names = {target: method_names(subject.agent.spec, target) for target in TARGETS}
-
-    @functools.cached_property
-    def _compiled(self):
-        return self._devices.compile(self._all)
+        self.names = {target: computed(subject.agent.spec, target) for target in TARGETS}
 
     @functools.cached_property
     def _params(self):
         return self._devices.replicate(self._subject.params)
 
     @functools.cached_property
-    def _maps_alone(self):
-        return jax.jit(self._every_map)
+    def _maps(self):
+        return self._devices.compile(self._every_map)
 
-    def _every_map(self, params, scene: Scene, key) -> dict[str, jax.Array]:
+    @functools.cached_property
+    def _curves(self):
+        return self._devices.compile(self._every_curve)
+
+    def _every_map(self, params, scene: Scene, keys) -> dict[str, jax.Array]:
         """{target: [B, M, 80, 80]}: a target's methods have the same keys, whatever the params."""
         agent = self._subject.agent
         fast, plain = probe(agent, params, scene), probe(agent, params, scene, plain=True)
-        maps = {}
+        maps, known = {}, {}
         for target, names in self.names.items():
             made = []
             for name in names:
                 entry = METHODS[name]
-                at = jax.random.fold_in(key, list(METHODS).index(name))
-                made.append(entry.function(plain if entry.plain else fast, scene, target, at))
+                key = jax.random.fold_in(keys[0], list(METHODS).index(name))
+                made.append(entry.map(plain if entry.plain else fast, scene, target, key, known))
             maps[target] = jnp.stack(made, axis=1)
         return maps
 
-    def _all(self, params, scene: Scene, keys) -> dict[str, jax.Array]:
-        """Maps, their cells and their curves; the moments come first in every array."""
-        key, lot = jax.random.split(keys[0])
+    def _every_curve(self, params, scene: Scene, keys, maps) -> dict[str, jax.Array]:
+        """The maps, their cells and their curves; the moments come first in every array."""
         see = probe(self._subject.agent, params, scene)
-        out = {}
-        for target, maps in self._every_map(params, scene, key).items():
-            small = cells(maps)  # [B, M, 10, 10]
-            rank = measures.ranks(jnp.swapaxes(small, 0, 1), lot)
-            top = jnp.maximum(maps.max(axis=(2, 3), keepdims=True), 1e-30)
-            out[f"maps.{target}"] = (maps / top).astype(jnp.float16)
-            out[f"cells.{target}"] = small
-            for name, curve in measures.curves(see, scene, rank).items():
-                out[f"{name}.{target}"] = jnp.moveaxis(curve, -1, 0)  # [B, M, way, ground, share]
+        lot = jax.random.fold_in(keys[0], len(METHODS))  # no method's
+        small = {target: cells(of_target) for target, of_target in maps.items()}  # [B, M, 10, 10]
+        every = jnp.concatenate([small[target] for target in TARGETS], axis=1)
+        rank = measures.ranks(jnp.swapaxes(every, 0, 1), lot)
+        drawn = measures.curves(see, scene, rank)
+        out, first = {}, 0
+        for target in TARGETS:
+            last = first + small[target].shape[1]
+            top = jnp.maximum(maps[target].max(axis=(2, 3), keepdims=True), 1e-30)
+            out[f"maps.{target}"] = (maps[target] / top).astype(jnp.float16)
+            out[f"cells.{target}"] = small[target]
+            for name, curve in drawn.items():
+                # [B, M, way, ground, share]
+                out[f"{name}.{target}"] = jnp.moveaxis(curve[first:last], -1, 0)
+            first = last
         return out
+
+    def _moments_at(self, index: np.ndarray, stream: int) -> tuple[Scene, np.ndarray]:
+        """The scene of a chunk's moments, which are repeated to fill it, and their keys."""
+        full = np.resize(index, CHUNK)
+        scene = jax.tree.map(lambda x: x[full], self._moments().scene)
+        keys = [jax.random.fold_in(jax.random.PRNGKey(stream), i) for i in full]
+        return self._devices.put((scene, np.stack(keys)))
 
     def maps(self, chunk: int, path: pathlib.Path) -> None:
         """Maps and curves at the moments of a chunk; an empty file where there are no more."""
-        moments = self._moments()
-        index = in_turns(moments.game)[chunk * CHUNK : (chunk + 1) * CHUNK]
+        index = in_turns(self._moments().game)[chunk * CHUNK : (chunk + 1) * CHUNK]
         if not len(index):
             _save(path, index=index)
             return
-        full = np.resize(index, CHUNK)  # the last chunk is filled by repetition
-        scene = jax.tree.map(lambda x: x[full], moments.scene)
-        keys = np.stack([jax.random.fold_in(jax.random.PRNGKey(1), i) for i in full])
-        out = self._compiled(self._params, *self._devices.put((scene, keys)))
+        scene, keys = self._moments_at(index, 1)
+        maps = self._maps(self._params, scene, keys)
+        out = self._curves(self._params, scene, keys, maps)
         out = {k: v[: len(index)] for k, v in self._devices.merge(out).items()}
         if chunk % PICTURED:  # full maps are for pictures
             out = {k: v for k, v in out.items() if not k.startswith("maps.")}
         _save(path, index=index, **out)
 
-    def sanity(self, number: int, path: pathlib.Path) -> None:
+    def sanity(self, chunk: int, path: pathlib.Path) -> None:
         """Rank correlation and similarity of every map with the map of the network as it was.
 
         Layers are made anew one after the other, from the output to the input, and stay so; the
         carry is the one that the trained network left.
         """
-        moments, subject = self._moments(), self._subject
-        at = in_turns(moments.game)[(2 * number) % len(moments.game)]
-        scene = jax.tree.map(lambda x: x[at : at + 1], moments.scene)
-        key = jax.random.fold_in(jax.random.PRNGKey(2), number)
-        original = self._maps_alone(subject.params, scene, key)
-        fresh = jax.tree.map(np.asarray, subject.agent.init_params(jax.random.fold_in(key, 1)))
-        params = jax.tree.map(np.asarray, subject.params)
+        devices, subject, game = self._devices, self._subject, self._moments().game
+        index = in_turns(game)[::2][chunk * CHUNK : (chunk + 1) * CHUNK]  # one of every pair
+        if not len(index):
+            _save(path, index=index)
+            return
+        scene, keys = self._moments_at(index, 2)
+        fresh = subject.agent.init_params(jax.random.fold_in(jax.random.PRNGKey(3), chunk))
+        fresh, params = (jax.tree.map(np.asarray, p) for p in (fresh, subject.params))
+        original = devices.merge(self._maps(self._params, scene, keys))
         stages = [s for s in CASCADE if _has(params, s)]
-        correlation = {t: [] for t in TARGETS}
-        similarity = {t: [] for t in TARGETS}
+        likeness = {f"{what}.{t}": [] for what in ("correlation", "ssim") for t in TARGETS}
         for stage in stages:
             params = replaced(params, fresh, stage)
-            now = self._maps_alone(params, scene, key)
+            now = devices.merge(self._maps(devices.replicate(params), scene, keys))
             for target in TARGETS:
-                before, after = (np.asarray(maps[target][0]) for maps in (original, now))
+                before, after = (maps[target][: len(index)] for maps in (original, now))
                 small = (np.asarray(cells(maps)) for maps in (before, after))
-                correlation[target].append(measures.rank_correlation(*small))
-                similarity[target].append(
-                    [measures.ssim(*p) for p in zip(before, after, strict=True)]
-                )
-        arrays = {f"correlation.{t}": np.array(v) for t, v in correlation.items()}
-        arrays |= {f"ssim.{t}": np.array(v) for t, v in similarity.items()}
-        _save(path, game=moments.game[at], stages=np.array(stages), **arrays)
+                likeness[f"correlation.{target}"].append(measures.rank_correlation(*small))
+                likeness[f"ssim.{target}"].append(measures.ssim(before, after))
+        arrays = {k: np.stack(v, axis=2) for k, v in likeness.items()}  # [B, M, stage]
+        _save(path, index=index, game=game[index], stages=np.array(stages), **arrays)
 
 
 def most_devices(rows: int) -> int:

@@ -53,7 +53,7 @@ class Config:
     )
 
     groups: int = setting(
-        5, "actor groups; each acts with its own stale parameters", low=1, high=1_000
+        2, "actor groups; each acts with its own stale parameters", low=1, high=1_000
     )
     actors_per_group: int = setting(7, "environments per group", low=1, high=10_000)
     unroll_length: int = setting(20, "agent steps per update", low=1, high=1_000)

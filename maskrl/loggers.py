@@ -6,49 +6,51 @@ import io
 import math
 import pathlib
 import shutil
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
+from tensorboardX.summary import scalar, text
 
 from maskrl import files
 from maskrl.cli import progress
 from maskrl.errors import UserError
 
-COLUMNS = (
-    "agent_steps",
-    "updates",
-    "seconds",  # of training: evaluation and saving are not counted
-    "steps_per_second",  # of the interval since the row before
-    "games",  # finished since the run began
-    "score_mean",  # of the last 100 games of every host, sampled actions; empty before the first
-    "score_max",
-    "life_reward",  # of the last 500 lives of every host: sum of clipped rewards, mean
-    "life_steps",
-    "staleness_mean",  # updates between a gradient's parameters and the ones it moved
-    "staleness_min",
-    "staleness_max",
-    "loss",  # means over the gradients since the row before
-    "policy_loss",
-    "value_loss",
-    "entropy",
-    "policy_mask",
-    "value_mask",
-    "explained_variance",  # of the value, over the transitions since the row before
-    "gradient_norm_median",
-    "gradient_norm_90",
-    "gradient_norm_max",
-    "below_eps",  # share of parameters whose sqrt(max v) is below the optimiser's eps
-    "moved_torso",  # distance from where the run started
-    "moved_core",
-    "moved_policy",
-    "moved_value",
-    "eval_score_mean",  # greedy; empty where there was no evaluation
-    "eval_seconds",  # that it took
-    "eval_share",  # of all evaluations so far, in the time of the run
-)
+# The columns of `metrics.csv`, and the group of each in TensorBoard.
+COLUMNS = {
+    "agent_steps": "run",
+    "updates": "run",
+    "seconds": "run",  # of training: evaluation and saving are not counted
+    "steps_per_second": "run",  # of the interval since the row before
+    "games": "play",  # finished since the run began
+    "score_mean": "play",  # of the last 100 games of every host, sampled actions; empty before one
+    "score_max": "play",
+    "life_reward": "play",  # of the last 500 lives of every host: sum of clipped rewards, mean
+    "life_steps": "play",
+    "staleness_mean": "staleness",  # updates between a gradient's parameters and what it moved
+    "staleness_min": "staleness",
+    "staleness_max": "staleness",
+    "loss": "loss",  # means over the gradients since the row before
+    "policy_loss": "loss",
+    "value_loss": "loss",
+    "entropy": "network",
+    "policy_mask": "network",
+    "value_mask": "network",
+    "explained_variance": "network",  # of the value, over the transitions since the row before
+    "gradient_norm_median": "gradients",  # before long ones are cut
+    "gradient_norm_90": "gradients",
+    "gradient_norm_max": "gradients",
+    "below_eps": "gradients",  # share of parameters whose sqrt(max v) is below the optimiser's eps
+    "moved_torso": "moved",  # distance from where the run started
+    "moved_core": "moved",
+    "moved_policy": "moved",
+    "moved_value": "moved",
+    "eval_score_mean": "evaluation",  # greedy; empty where there was no evaluation
+    "eval_seconds": "evaluation",  # that it took
+    "eval_share": "evaluation",  # of all evaluations so far, in the time of the run
+}
 
 # Of these, what stands in the progress line, and how.
 SHOWN = {
@@ -67,16 +69,17 @@ class Logger:
     Args:
       folder: the run's.
       start, target: agent steps, for the progress line.
+      settings: of the run, as text for TensorBoard.
 
     Raises:
       UserError: `metrics.csv` cannot be read or written.
     """
 
-    def __init__(self, folder: pathlib.Path, start: int, target: int):
+    def __init__(self, folder: pathlib.Path, start: int, target: int, settings: str = ""):
         self._path = folder / "metrics.csv"
         kept, damaged = read_rows(self._path, start)
-        text = io.StringIO(newline="")
-        rows = csv.DictWriter(text, COLUMNS)
+        stream = io.StringIO(newline="")
+        rows = csv.DictWriter(stream, COLUMNS)
         rows.writeheader()
         rows.writerows(kept)
         self._waiting: list[dict[str, object]] = []  # rows that are not on disk
@@ -86,7 +89,7 @@ class Logger:
                 copy = folder / "metrics.damaged.csv"
                 shutil.copyfile(self._path, copy)
                 print(f"{self._path}: {damaged} damaged rows are dropped ({copy} has them)")
-            files.write(self._path, text.getvalue())
+            files.write(self._path, stream.getvalue())
             self._size = self._path.stat().st_size  # bytes, of whole rows
             # Not tensorboardX's `SummaryWriter`: its queue blocks for ever once its thread has
             # failed.
@@ -94,6 +97,8 @@ class Logger:
             if kept:
                 start_of_session = SessionLog(status=SessionLog.START)
                 self._events.write_event(Event(step=start, session_log=start_of_session))
+            described = text("settings", textwrap.indent(settings, "    "))
+            self._events.write_event(Event(step=start, summary=described))
         except OSError as error:
             raise UserError(f"cannot write in {folder}: {error.strerror}") from error
         self._progress = progress(total=target, initial=start, unit=" steps", unit_scale=True)
@@ -124,7 +129,8 @@ class Logger:
             self._append()
             for name, value in values.items():
                 if name != "agent_steps":
-                    event = Event(wall_time=time.time(), summary=scalar(name, value))
+                    summary = scalar(f"{COLUMNS[name]}/{name}", value)
+                    event = Event(wall_time=time.time(), summary=summary)
                     event.step = values["agent_steps"]
                     self._events.write_event(event)
             self._events.flush()

@@ -1,6 +1,8 @@
 """A run: the loop around the algorithm, and what comes due in it: to log, to evaluate, to save."""
 
+import dataclasses
 import functools
+import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -89,7 +91,8 @@ class Trainer:
             f"newest checkpoint, all processes: --resume {self.run}"
         )
         with hosts.ending_together(if_one_fails):
-            logger = Logger(self.run, start, steps) if self._first_host else Silence()
+            settings = json.dumps(dataclasses.asdict(self.config), indent=2)
+            logger = Logger(self.run, start, steps, settings) if self._first_host else Silence()
         finite, answering = True, True
         try:
             with hosts.ending_together(if_one_fails):

@@ -26,13 +26,13 @@ def test_a_file_without_sessions(tmp_path):
 
 
 def test_defaults_are_the_papers():
-    """But that long gradients are cut; with the preset they are not."""
-    c = Config()
-    assert dataclasses.replace(c, max_gradient_norm=None) == Config(**config.PRESETS["paper"])
+    """But for the number of actors, and that long gradients are cut; the preset's are the rest."""
+    c, paper = Config(), Config(**config.PRESETS["paper"])
+    assert dataclasses.replace(c, groups=5, max_gradient_norm=None) == paper
     assert (c.actors_per_update, c.learning_rate, c.adam_eps) == (1, 1e-4, 1e-3)
-    assert c.groups * c.actors_per_group == 35
+    assert paper.groups * paper.actors_per_group == 35
     assert (c.unroll_length, c.discount, c.gae_lambda) == (20, 0.99, 1.0)
     assert (c.entropy_cost, c.value_cost) == (0.01, 0.5)
     assert (c.steps, c.max_episode_steps, c.seed) == (100_000_000, 10_000, 0)
-    assert c.unroll_steps == 700
+    assert paper.unroll_steps == 700
     assert c.run_name == "SpaceInvaders-both-0"

@@ -494,5 +494,8 @@ def test_saves_at_intervals(tmp_path, monkeypatch):
 
 
 def test_tensorboard_events(first):
-    assert list(first.run.glob("events.out.tfevents.*"))
+    (events,) = first.run.glob("events.out.tfevents.*")
+    written = events.read_bytes()
+    for part in (b"play/life_reward", b"gradients/below_eps", b"settings", b'"game": "Breakout"'):
+        assert part in written
     assert TINY["game"] == first.config.game

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 
 CHECKOUT = pathlib.Path(__file__).parents[1]
 
@@ -17,6 +18,14 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 import pytest  # noqa: E402
+
+from maskrl.signals import SIGNALS  # noqa: E402
+
+# As from a terminal: behind `&` and `nohup` some would be ignored, by the processes that tests
+# start, too.
+for number in SIGNALS:
+    default = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
+    signal.signal(number, default)
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,7 @@ class Config:
         "length to which longer gradients are cut. The paper's are never cut; AMSGrad then "
         "remembers one early spike for ever, and shrinks every later step",
         low=0,
+        high=1e6,
     )
     discount: float = setting(0.99, "gamma, per agent step", low=0, high=1)
     gae_lambda: float = setting(1.0, "of the advantage's lambda-return", low=0, high=1)

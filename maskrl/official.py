@@ -295,7 +295,10 @@ def import_(args) -> int:
     _, info = agent_of(params, game, "the original's agent")
     if args.folder.exists():
         raise UserError(f"{args.folder} exists; name a new folder")
-    checkpoint.save_agent(args.folder, params, info)
+    try:
+        checkpoint.save_agent(args.folder, params, info)
+    except checkpoint.SaveError as error:
+        raise UserError(str(error)) from error
     print(f"{args.folder}: {game}, {info.num_actions} actions, mask {info.mask}")
     return 0
 

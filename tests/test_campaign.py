@@ -4,9 +4,8 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from samples import train_tiny
@@ -155,30 +154,24 @@ def test_status(tmp_path):
         assert part in status
 
 
-def test_stopping_the_command(trainer):
+def test_stopping_the_command(trainer, monkeypatch, capsys):
     """SIGTERM to the campaign: its runs save and end, and so does it."""
     path = listed(trainer, "--game Pong --steps 1000")
-    code = (
-        "import pathlib, sys; from benchmarks import campaign; "
-        f"campaign.CHECKOUT = pathlib.Path({str(trainer)!r}); "
-        "sys.exit(campaign.main(sys.argv[1:]))"
-    )
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        str(path),
-        "--runs",
-        str(trainer / "runs"),
-        "--jobs",
-        "1",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     run = campaign.read(path, trainer / "runs")[0]
-    until(lambda: run.saved == 10)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 130
+
+    def wait(_):
+        if run.saved == 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(campaign, "time", SimpleNamespace(**vars(time) | {"sleep": wait}))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert campaign.main([str(path), "--runs", str(trainer / "runs"), "--jobs", "1"]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert run.saved == 100
+    assert "Pong-both-0" in capsys.readouterr().out
 
 
 def test_an_agent_is_shipped(tmp_path, monkeypatch):
@@ -186,7 +179,7 @@ def test_an_agent_is_shipped(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     run = tmp_path / "runs" / "Breakout-both-0"
-    train_tiny(run, eval_every=60, log_seconds=0.0, core="none")
+    train_tiny(run, eval_every=60, log_seconds=0.01, core="none")
     monkeypatch.setattr(ship, "EPISODES", 2)
     short = {
         name: evaluation.How(mode=how.mode, sample=how.sample, seed=5, max_episode_steps=30)

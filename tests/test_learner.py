@@ -153,7 +153,7 @@ def test_numbers(update):
     unroll = random_unroll(AGENT, np.random.default_rng(0), 3, 2)
     _, m = update(state, state.snapshot(), unroll)
     collected = metrics.Metrics()
-    collected.update({name: np.asarray(x) for name, x in m.items()})
+    collected.update({name: np.asarray(x) for name, x in m.items()}, agent_steps=6)
     row = collected.row()
     np.testing.assert_allclose(row["loss"], row["policy_loss"] + 0.5 * row["value_loss"], rtol=1e-5)
     assert 1.3 < row["entropy"] <= np.log(4) + 1e-6

@@ -101,7 +101,7 @@ def test_check_and_import(official, tmp_path, capsys):
         "convlstm",
     )
     assert info.frames == "rgb"
-    assert agent == agent_with()
+    assert agent == agent_with(frames="rgb")
     expected = ours.convert(ours.read_state_dict(dat))
     jax.tree.map(np.testing.assert_array_equal, params, expected)
 

@@ -147,7 +147,7 @@ def test_interrupted_run_says_how_to_go_on(here, monkeypatch, capsys):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation, "play", interrupted)
+    monkeypatch.setattr(evaluation.Player, "play", interrupted)
     argv = [*TINY_FLAGS, "--run-dir", "runs/other", "--eval-every", "60", "--core", "none"]
     assert train.main(argv) == 130
     assert "--resume runs/other" in capsys.readouterr().out

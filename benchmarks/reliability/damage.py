@@ -243,6 +243,7 @@ def readers(folder: pathlib.Path, run: pathlib.Path, game: recording.Recording) 
     recording.write(game, folder / "recording.npz")
     numbers = dict.fromkeys(tables.KEYS, 1.0) | {"scores": [1.0], "lengths": [2]}
     words = {"game": "Breakout", "mask": "both", "mode": "inverse", "branch": "policy"}
+    words |= {"source": "a run", "sample": False}
     (folder / "result.json").write_text(json.dumps(numbers | words))
     for source in (run / CONFIG, run / BEST / checkpoint.AGENT, run / "metrics.csv"):
         shutil.copy(source, folder)

@@ -31,6 +31,7 @@ SMALL = {
     "sync_every": (1, 3),
     "learning_rate": (0.0, 1e-4, 1.0),
     "adam_eps": (1e-8, 1e-3, 1.0),
+    "max_gradient_norm": (0.0, 40.0, 1e6),
     "discount": (0.0, 0.99, 1.0),
     "gae_lambda": (0.0, 1.0),
     "entropy_cost": (0.0, 0.01, 100.0),
@@ -66,7 +67,8 @@ def wrong(rng: random.Random) -> list[str]:
     match rng.randrange(4):
         case 0:  # of no kind that this flag takes
             name = flag_of(field)
-            words = {float: ("", "nan", "inf", "-1", "1e400", "some", "é"), str: ("", "some", "é")}
+            numbers = ("", "nan", "inf", "-1", "1e400", "some", "é")
+            words = {float: numbers, float | None: numbers, str: ("", "some", "é")}
             word = rng.choice(words.get(field.type, WORDS))
             return [*flags, f"{name}={word}"]
         case 1 if field.metadata["high"] is not None:  # out of its range

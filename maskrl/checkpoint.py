@@ -309,7 +309,7 @@ def _load(folder: pathlib.Path, precision: str) -> tuple[Agent, Params, AgentInf
     info, _ = describe(folder)
     try:
         agent = make_agent(info, precision)
-        shapes = jax.eval_shape(agent.init_params, jax.random.PRNGKey(0))
+        shapes = jax.eval_shape(lambda: agent.init_params(jax.random.PRNGKey(0)))
     except (ValueError, TypeError, OverflowError) as error:
         raise _damaged(folder, error) from error
     blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)

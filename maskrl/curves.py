@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("runs", type=pathlib.Path, nargs="+", metavar="RUN")
     parser.add_argument("--original", type=pathlib.Path, metavar="FOLDER")
     parser.add_argument("--output", type=pathlib.Path, required=True)
-    with exit_on_user_error("benchmarks.curve"):
+    with exit_on_user_error("maskrl.curves"):
         args = parser.parse_args(argv)
         draw(args.runs, args.original).savefig(args.output, dpi=150)
     return 0

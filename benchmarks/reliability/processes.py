@@ -1,5 +1,6 @@
 """Runs that are killed, asked to stop, and left without a disk."""
 
+import contextlib
 import math
 import os
 import pathlib
@@ -24,6 +25,18 @@ NEW_RUN = 0.15  # the share of cases that begin a new run instead of going on wi
 SPANS = {"start": 8.0, "training": 3.0, "saving": 0.5, "evaluating": 1.0, "replacing best": 0.3}
 
 
+@contextlib.contextmanager
+def _victim(case: Case, folder: pathlib.Path, run: pathlib.Path) -> Iterator[Victim]:
+    """A process to attack, which is then ended; what did not hold is put down in the case."""
+    victim = Victim(folder, run)
+    try:
+        yield victim
+    except Broken as error:
+        case["failed"] = str(error)
+    finally:
+        victim.end()
+
+
 def kills(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
     """SIGKILL at random moments of every stage; each process goes on with what the last one left.
 
@@ -33,8 +46,7 @@ def kills(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
     for case, rng, run, stage in _stages(cases, seed, folder):
         before, best = newest_of(run), checkpoint.score_of(run / BEST)
         case |= {"lost_seconds": None}
-        victim = Victim(folder, run)
-        try:
+        with _victim(case, folder, run) as victim:
             victim.wait_for(stage)
             time.sleep(rng.uniform(0, SPANS[stage]))
             began, case["what"] = victim.began, victim.stage
@@ -50,10 +62,6 @@ def kills(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
             if best is not None and (checkpoint.score_of(run / BEST) or 0) < best:
                 raise Broken("the best agent was lost, or became worse")
             _check_run(run)
-        except Broken as error:
-            case["failed"] = str(error)
-        finally:
-            victim.end()
         yield case
 
 
@@ -119,10 +127,9 @@ def signals(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
     for case, rng, run, stage in _stages(cases, seed, folder):
         before, number = newest_of(run), rng.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         twice = case["number"] // len(STAGES) % 2 == 1
-        victim = Victim(folder, run)
-        try:
+        with _victim(case, folder, run) as victim:
             # Before, Python itself is starting, and does as Python does.
-            victim.until(lambda: victim.times("start") > 1)  # noqa: B023
+            victim.until(lambda: victim.times("start") > 1)
             victim.wait_for(stage)
             time.sleep(rng.uniform(0, SPANS[stage]))
             case["what"] = f"{victim.stage}{', twice' * twice}"
@@ -138,10 +145,6 @@ def signals(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
                 raise Broken(f"{number.name}: exit code {code}")
             _check_last_words(victim, before)
             _check_run(run)
-        except Broken as error:
-            case["failed"] = str(error)
-        finally:
-            victim.end()
         yield case
 
 

@@ -27,6 +27,7 @@ import os
 import pathlib
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +50,7 @@ CHECKPOINTS, BEST, CONFIG, AGENT, LOCK = (
 PARAMS, TRAINING = "params", "training"  # the parts
 _PADDED = "/recent/"  # of training: means of games and lives, padded with NaN
 KEEP = 2  # checkpoints
+_REMOVALS = 100  # of what a failed save left, 50 ms apart
 _DAMAGED = ".damaged"  # the end of a checkpoint's name once it was found damaged
 
 
@@ -339,9 +341,14 @@ def _write(folder: pathlib.Path, info: AgentInfo, parts: dict[str, Any]) -> None
         keep = _named(folder)
         raise
     finally:
-        for path in folder.iterdir():
-            if path.is_dir() and path.name not in keep:
+        # More than once: after an error Orbax's other writers may still be making files.
+        for _ in range(_REMOVALS):
+            rest = [path for path in folder.iterdir() if path.is_dir() and path.name not in keep]
+            if not rest:
+                break
+            for path in rest:
                 shutil.rmtree(path, ignore_errors=True)
+            time.sleep(0.05)
 
 
 def _named(folder: pathlib.Path) -> set[str]:

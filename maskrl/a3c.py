@@ -115,6 +115,10 @@ class A3C:
             group.tally = Tally()
         return tallies
 
+    def glance(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """What an actor saw last, and where its masks were; see `ActorGroup.glance`."""
+        return self._turns[0].glance()
+
     def diagnosis(self) -> dict[str, float]:
         """Where the parameters are; see `metrics.make_diagnose`."""
         return self._diagnose(self._devices.first(self.state), self._start)

@@ -15,12 +15,17 @@ from maskrl.types import ActorState, Snapshot, TimeStep, Unroll
 
 
 def make_act(agent: Agent, devices: Devices) -> Callable:
-    """Compiles `act(params, state, timestep, key) -> (state, action, observation, saved)`."""
+    """Compiles `act(params, state, timestep, key) -> (state, action, observation, saved, masks)`.
+
+    The masks are those that there are, by branch: [B, 10, 10].
+    """
 
     def act(params, state, timestep, key):
         state, output = agent.step(params, state, timestep, key)
-        saved = output.network.saved
-        return state, output.action, output.observation, jax.tree.map(lambda x: x[0], saved)
+        network = output.network
+        masks = {"policy": network.policy_mask, "value": network.value_mask}
+        saved, masks = jax.tree.map(lambda x: x[0], (network.saved, masks))
+        return state, output.action, output.observation, saved, masks
 
     return devices.compile(act)
 
@@ -61,6 +66,7 @@ class ActorGroup:
         self._to_send: chex.Array | None = None
         self._row: Row | None = None
         self._seen: TimeStep | None = None  # what acting needs of the row, on the devices
+        self._masks: dict[str, chex.Array | None] = {}  # of the last step
         self._clear()
 
     @property
@@ -84,7 +90,7 @@ class ActorGroup:
         """Dispatches the choice of the next actions."""
         if not self._observations:
             self._initial_carry = self.state.carry
-        self.state, action, observation, saved = self._act(
+        self.state, action, observation, saved, self._masks = self._act(
             self.snapshot.params, self.state, self._seen, self._key
         )
         self._actions.append(action)
@@ -115,6 +121,11 @@ class ActorGroup:
         self._timesteps.append(self._row.timestep.replace(frame=None))
         self.unrolls += 1
         return unroll
+
+    def glance(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The frame that its first actor acted on last, and the masks [10, 10], by branch."""
+        masks = self._devices.merge({k: v for k, v in self._masks.items() if v is not None})
+        return self._row.timestep.frame[0], {branch: mask[0] for branch, mask in masks.items()}
 
     def close(self) -> None:
         """Ends the environments, which must have answered all that was sent."""

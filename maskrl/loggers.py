@@ -8,11 +8,13 @@ import pathlib
 import shutil
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar, text
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import image, scalar, text
 
 from maskrl import files
 from maskrl.cli import progress
@@ -125,15 +127,33 @@ class Logger:
         self._waiting.append(
             {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in values.items()}
         )
-        try:
+        with self._said():
             self._append()
-            for name, value in values.items():
-                if name != "agent_steps":
-                    summary = scalar(f"{COLUMNS[name]}/{name}", value)
-                    event = Event(wall_time=time.time(), summary=summary)
-                    event.step = values["agent_steps"]
-                    self._events.write_event(event)
-            self._events.flush()
+            self._event(
+                values["agent_steps"],
+                *(scalar(f"{COLUMNS[k]}/{k}", v) for k, v in values.items() if k != "agent_steps"),
+            )
+
+    def pictures(self, agent_steps: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Shows the masks over frames, uint8 [H, W, 3] RGB, by branch, in TensorBoard."""
+        with self._said():
+            self._event(
+                agent_steps,
+                *(image(f"masks/{k}", v, dataformats="HWC") for k, v in pictures.items()),
+            )
+
+    def _event(self, agent_steps: int, *summaries: Summary) -> None:
+        for summary in summaries:
+            event = Event(wall_time=time.time(), summary=summary)
+            event.step = agent_steps
+            self._events.write_event(event)
+        self._events.flush()
+
+    @contextlib.contextmanager
+    def _said(self) -> Iterator[None]:
+        """Says, once, that the disk fails."""
+        try:
+            yield
         except OSError as error:
             if not self._failing:
                 self.say(f"cannot write {self._path.parent}: {error.strerror}")

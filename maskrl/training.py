@@ -18,6 +18,7 @@ from maskrl.config import Config
 from maskrl.devices import Devices
 from maskrl.envs import Environments, environment_seed
 from maskrl.errors import Fault
+from maskrl.explain.overlay import LIGHT, Drawn, contrast_scale, overlay
 from maskrl.loggers import Logger, Silence
 from maskrl.metrics import Metrics, NotFinite
 from maskrl.schedule import Clock, Every
@@ -209,6 +210,7 @@ class Trainer:
             row = {"agent_steps": counters.agent_steps, "seconds": clock.seconds}
             row |= {"eval_score_mean": score, "eval_seconds": seconds}
             logger.row(row | {"eval_share": counters.evaluation_seconds / total})
+            logger.pictures(counters.agent_steps, pictures_of(self.agent, *self.a3c.glance()))
             logger.say(f"{counters.agent_steps} steps: greedy score {score:.1f}")
             self.archive.keep_best(params, counters.agent_steps, score, logger.say)
 
@@ -223,6 +225,20 @@ class Trainer:
         self.counters.seconds, self.counters.updates = clock.seconds, self.a3c.updates
         state = self.a3c.run_state(self.counters, self._metrics.recent())
         return not self._first_host or self.archive.save(state, logger.say)
+
+
+def pictures_of(
+    agent: Agent, frame: np.ndarray, masks: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Masks [10, 10] over the frame that an actor saw, uint8 [630, 480, 3], by branch."""
+    shown = frame.transpose(1, 2, 0) if frame.ndim == 3 else np.stack([frame] * 3, axis=-1)
+    view = (agent.crop.top, agent.crop.bottom)
+    return {
+        branch: overlay(shown, [Drawn(mask, contrast_scale(mask), light=LIGHT[branch])], view)
+        .repeat(3, axis=0)
+        .repeat(3, axis=1)
+        for branch, mask in masks.items()
+    }
 
 
 def environments_of(config: Config, session: int, group: int) -> Environments:

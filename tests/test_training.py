@@ -499,3 +499,15 @@ def test_tensorboard_events(first):
     for part in (b"play/life_reward", b"gradients/below_eps", b"settings", b'"game": "Breakout"'):
         assert part in written
     assert TINY["game"] == first.config.game
+
+
+@pytest.mark.parametrize(("mask", "branches"), [("both", 2), ("value", 1), ("none", 0)])
+def test_every_evaluation_shows_the_masks(tmp_path, mask, branches):
+    trainer = train_tiny(tmp_path / "run", eval_every=50, mask=mask)
+    (events,) = trainer.run.glob("events.out.tfevents.*")
+    written = events.read_bytes()
+    evaluations = written.count(b"evaluation/eval_score_mean")
+    assert evaluations >= 2
+    assert written.count(b"\x89PNG") == branches * evaluations
+    assert (b"masks/policy" in written) == (mask == "both")
+    assert (b"masks/value" in written) == (mask != "none")

@@ -3,6 +3,7 @@
 import collections
 import csv
 import dataclasses
+import random
 import types
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from samples import agent_with, random_timestep
 
+from benchmarks.reliability import damage
 from maskrl.checkpoint import AgentInfo
 from maskrl.envs import Environments
 from maskrl.errors import UserError
@@ -379,6 +381,48 @@ def test_jobs_that_have_a_file_are_not_done_again(tmp_path, monkeypatch):
     for _ in range(2):
         run.run([types.SimpleNamespace()], run.Budget())
     assert done == ["b"]
+
+
+def test_damaged_files_are_refused_in_one_line(tmp_path):
+    """Whatever is in them, they are read, or the line says which to delete."""
+    subject = types.SimpleNamespace(folder=tmp_path, agent=agent_with())
+    moments = collect.Moments(
+        scene=scene(),
+        frame=np.zeros((2, 210, 160, 3), np.uint8),
+        game=np.zeros(2, int),
+        step=np.arange(2),
+        step_game=np.zeros(3, int),
+        masks={"policy": np.zeros((3, 10, 10), np.float32)},
+        objects={"ball": np.zeros((3, 10, 10), bool)},
+        facts={},
+    )
+    moments.save(tmp_path / "games.npz")
+    missing = len(run.method_names(subject.agent.spec, "action"))
+    curves = np.zeros((2, missing, 3), np.float32)
+    arrays = {"insertion.action": curves, "insertion.value": curves[:, 1:]}
+    for folder in ("maps", "controls"):
+        (tmp_path / folder).mkdir()
+    run._save(tmp_path / "maps" / "0000.npz", index=np.arange(2), **arrays)
+    control = tmp_path / "controls" / "ones-00.json"
+    control.write_text('{"scores": [1.0, 2.0], "lengths": [3, 4]}')
+    readers = {
+        tmp_path / "games.npz": lambda: collect.read(tmp_path / "games.npz"),
+        tmp_path / "maps" / "0000.npz": lambda: report.read_maps(subject),
+        control: lambda: report.control_scores(subject),
+    }
+    rng = random.Random(0)
+    for path, read in readers.items():
+        whole, said = path.read_bytes(), []
+        read()
+        for _ in range(100):
+            path.write_bytes(damage.changed(whole, path.suffix, rng)[1])
+            try:
+                read()
+            except UserError as error:
+                said.append(str(error))
+        path.write_bytes(whole)
+        assert len(said) > 20
+        assert all("delete it" in line and "\n" not in line for line in said)
 
 
 def test_things_by_memory():

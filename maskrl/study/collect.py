@@ -5,9 +5,11 @@ from the whole game, whatever its length and whatever happens in it; the seeds a
 else.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,8 @@ from tqdm import tqdm
 from maskrl import files, preprocess
 from maskrl.agent import Agent
 from maskrl.envs import Environments, environment_seed
+from maskrl.errors import UserError
+from maskrl.recording import read_archive
 from maskrl.study import objects
 from maskrl.study.probe import Scene
 from maskrl.types import Carry, Normaliser, Params
@@ -50,10 +54,32 @@ class Moments:
             np.savez_compressed(file, **flat)
 
 
+@contextlib.contextmanager
+def reading(path: pathlib.Path) -> Iterator[None]:
+    """What a job has left is read within; for any job's file.
+
+    Raises:
+      UserError: it is damaged, or another version's.
+    """
+    try:
+        yield
+    except (UserError, OSError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged: delete it, and the same command makes it anew ({error})"
+        ) from error
+
+
 def read(path: pathlib.Path) -> Moments:
-    """The inverse of `Moments.save`."""
-    with np.load(path) as archive:
-        flat = {name: archive[name] for name in archive.files}
+    """The inverse of `Moments.save`.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    with reading(path):
+        return _moments(read_archive(path))
+
+
+def _moments(flat: dict[str, np.ndarray]) -> Moments:
     group = lambda g: {k[len(g) + 1 :]: v for k, v in flat.items() if k.startswith(g + ".")}  # noqa: E731
     scene = group("scene")
     carry = Carry(hidden=scene.pop("hidden"), cell=scene.pop("cell"))

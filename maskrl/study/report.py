@@ -8,13 +8,13 @@ import base64
 import dataclasses
 import html
 import io
-import json
 import pathlib
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from maskrl import files
+from maskrl.recording import read_archive
 from maskrl.study import collect, measures, objects, run
 from maskrl.study.methods import METHODS
 from maskrl.study.run import TARGETS, Subject
@@ -48,8 +48,16 @@ def control_scores(subject: Subject, what: str = "scores") -> dict[str, np.ndarr
     for name in run.PLAYED:
         parts = sorted((subject.folder / "controls").glob(f"{name}-[0-9]*.json"))
         if parts:
-            found[name] = np.concatenate([json.loads(p.read_text())[what] for p in parts])
+            found[name] = np.concatenate([_numbers(part, what) for part in parts])
     return found
+
+
+def _numbers(path: pathlib.Path, what: str) -> np.ndarray:
+    with collect.reading(path):
+        numbers = np.array(files.read_json(path)[what], float)
+        if numbers.ndim != 1:
+            raise ValueError(f"{what} are no list of numbers")
+        return numbers
 
 
 def controls_table(subjects: list[Subject]) -> Table:
@@ -114,13 +122,24 @@ def read_maps(subject: Subject) -> dict[str, np.ndarray]:
     The methods stand in the order of `run.method_names`, for every target: what trivial maps do is
     computed once, for both.
     """
-    chunks = [np.load(p) for p in sorted((subject.folder / "maps").glob("*.npz"))]
-    chunks = [c for c in chunks if len(c["index"])]
+    chunks = _chunks(subject.folder / "maps")
     if not chunks:
         return {}
-    names = [n for n in chunks[0].files if not n.startswith("maps.")]
-    found = {name: np.concatenate([c[name] for c in chunks]) for name in names}
-    return found | {name: _with_trivial(subject, found, name) for name in names if "." in name}
+    names = [n for n in chunks[0] if not n.startswith("maps.")]
+    with collect.reading(subject.folder / "maps"):
+        found = {name: np.concatenate([c[name] for c in chunks]) for name in names}
+        return found | {name: _with_trivial(subject, found, name) for name in names if "." in name}
+
+
+def _chunks(folder: pathlib.Path) -> list[dict[str, np.ndarray]]:
+    """The arrays of every chunk in the folder that has moments."""
+    chunks = []
+    for path in sorted(folder.glob("*.npz")):
+        with collect.reading(path):
+            chunk = read_archive(path)
+            if len(chunk["index"]):
+                chunks.append(chunk)
+    return chunks
 
 
 def _with_trivial(subject: Subject, found: dict[str, np.ndarray], name: str) -> np.ndarray:
@@ -258,8 +277,7 @@ def sanity_table(subjects: list[Subject]) -> Table:
     """How much of a map is left when layers are made anew."""
     rows = []
     for subject in subjects:
-        done = [np.load(p) for p in sorted((subject.folder / "sanity").glob("*.npz"))]
-        done = [d for d in done if len(d["index"])]
+        done = _chunks(subject.folder / "sanity")
         if not done:
             continue
         game = np.concatenate([d["game"] for d in done])
@@ -370,8 +388,8 @@ def maps_figure(subject: Subject) -> Figure | None:
 
     Every map from black, its least, to yellow, its greatest.
     """
-    path = next(iter(sorted((subject.folder / "maps").glob("*.npz"))), None)
-    if path is None or "maps.action" not in (found := np.load(path)).files:
+    found = next(iter(_chunks(subject.folder / "maps")), {})
+    if "maps.action" not in found:
         return None
     seen = collect.read(subject.folder / "games.npz")
     names = run.method_names(subject.agent.spec, "action")
@@ -432,7 +450,7 @@ def write(subjects: list[Subject], folder: pathlib.Path) -> list[pathlib.Path]:
     Raises:
       UserError: a file cannot be written.
     """
-    study = json.loads((folder / "study.json").read_text())
+    study = files.read_json(folder / "study.json")
     budget = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in study["budget"].items())
     tables = [
         controls_table(subjects),

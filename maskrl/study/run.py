@@ -86,7 +86,8 @@ def settle(folder: pathlib.Path, budget: Budget, agents: dict[str, str], precisi
     path = folder / "study.json"
     now = {"budget": dataclasses.asdict(budget), "agents": agents, "precision": precision}
     if path.exists():
-        then = json.loads(path.read_text())
+        with collect.reading(path):
+            then = files.read_json(path)
         if then != now:
             raise UserError(
                 f"{folder} holds a study of other agents, another budget or precision: {then}"

@@ -19,7 +19,7 @@ from maskrl.devices import Devices, threads
 from maskrl.envs import Environments, action_names, environment_seed, num_actions
 from maskrl.errors import UserError
 from maskrl.networks import Interventions, NetworkOutput, what_if
-from maskrl.recording import Recording
+from maskrl.recording import Film, Recording
 from maskrl.types import ActorState, Params, TimeStep
 
 MODES = ("normal", "inverse", "random")
@@ -365,8 +365,7 @@ def record(
     params = jax.device_put(params)
 
     kept: dict[str, list] = collections.defaultdict(list)
-    # A gigabyte of a long game, so never held twice; what is not written takes no memory.
-    frames = np.empty((how.max_episode_steps + 1, 210, 160, 3), np.uint8)
+    film = Film(how.max_episode_steps + 1)
     state = agent.init_state(np.arange(1))
     bar = progress_line(unit=" steps", disable=not progress)
     with bar, contextlib.ExitStack() as stack:
@@ -389,10 +388,7 @@ def record(
                 "life_start": row.timestep.is_first[0],
                 "ram": row.ram[0],
             }
-            t = len(kept["action"])
-            if t == len(frames):  # rows after lost lives are no steps
-                frames = np.concatenate([frames, np.empty_like(frames[:1000])])
-            frames[t] = shown.timestep.frame[0].transpose(1, 2, 0)
+            film.add(shown.timestep.frame[0])
             for field, value in here.items():
                 kept[field].append(value)
             if row.game_over[0]:
@@ -416,7 +412,7 @@ def record(
         action_names=action_names(spec.game, spec.num_actions),
         view=(agent.crop.top, agent.crop.bottom),
         cut_off=bool(row.timestep.discount[0]),
-        frames=frames[: len(kept["action"])],
+        frames=film.frames(),
         **{field: np.stack(values) for field, values in kept.items()},
     )
 

@@ -13,9 +13,11 @@ explain` writes recordings). `memory` changes a byte of the console's memory; it
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 import re
 import sys
+from collections.abc import Iterable
 
 import jax
 import numpy as np
@@ -126,7 +128,7 @@ def edit_screen(
     if edited[to[0] : to[0] + height, to[1] : to[1] + width].shape != patch.shape or min(to) < 0:
         raise UserError(f"the patch of {height} x {width} pixels does not fit at {to}")
     edited[to[0] : to[0] + height, to[1] : to[1] + width] = patch
-    state = replay(agent, params, game.frames[:index], game.life_start[:index])
+    state = replay(agent, params, itertools.islice(game.frames, index), game.life_start[:index])
     look = functools.partial(_look, agent, params, state, bool(game.life_start[index]))
     return Reaction(
         title=title
@@ -199,8 +201,10 @@ def edit_memory(
     )
 
 
-def replay(agent: Agent, params: Params, frames: np.ndarray, is_first: np.ndarray) -> ActorState:
-    """The agent's state after RGB frames uint8 [T, 210, 160, 3] with their `is_first` [T].
+def replay(
+    agent: Agent, params: Params, frames: Iterable[np.ndarray], is_first: np.ndarray
+) -> ActorState:
+    """The agent's state after RGB frames uint8 [210, 160, 3] with their `is_first`.
 
     The normaliser sees all of them; the core, whose memory ends with a life, the last life's.
     """

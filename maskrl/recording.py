@@ -17,10 +17,67 @@ import numpy as np
 from maskrl import files
 from maskrl.errors import UserError
 
-VERSION = 2
-READABLE = (1, 2)  # version 1 lacks `cut_off` and what would be without the mask
+VERSION = 3
+# 1 lacks `cut_off` and what would be without the mask; 2 has three bytes for every pixel.
+READABLE = (1, 2, 3)
 MASK_CELLS = 10  # the masks are 10 x 10
 MAX_BYTES = 2**33  # of the arrays that are read: a game of 80,000 frames
+
+
+@dataclasses.dataclass(frozen=True)
+class Frames:
+    """Frames of few colours, a byte for every pixel: the console has 128 colours.
+
+    Indexed, they are the array uint8 [T, 210, 160, 3], RGB, that they stand for.
+    """
+
+    pixels: np.ndarray  # uint8 [T, 210, 160], rows of the palette
+    palette: np.ndarray  # uint8 [P, 3], RGB
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, where: int | slice) -> np.ndarray:
+        return self.palette[self.pixels[where]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.pixels.shape, 3)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.palette.dtype
+
+
+class Film:
+    """Frames as they come, for a game of `most` of them; it grows if there are more."""
+
+    def __init__(self, most: int):
+        # Of a long game, hundreds of megabytes: what is not written takes no memory.
+        self._pixels = np.empty((most, 210, 160), np.uint8)
+        self._number = np.zeros(1 << 24, np.uint16)  # of every colour, from 1; 0: not seen yet
+        self._palette: list[int] = []
+        self._length = 0
+
+    def add(self, frame: np.ndarray) -> None:
+        """Appends a frame, uint8 [3, 210, 160], of the console's colours."""
+        red, green, blue = frame.astype(np.uint32)
+        colour = red << 16 | green << 8 | blue
+        number = self._number[colour]
+        if not number.all():
+            for new in np.unique(colour[number == 0]).tolist():
+                self._palette.append(new)
+                self._number[new] = len(self._palette)
+            number = self._number[colour]
+        if self._length == len(self._pixels):
+            self._pixels = np.concatenate([self._pixels, np.empty_like(self._pixels[:1000])])
+        self._pixels[self._length] = number - 1
+        self._length += 1
+
+    def frames(self) -> Frames:
+        """What has been added."""
+        palette = np.array(self._palette, ">u4").view(np.uint8).reshape(-1, 4)[:, 1:]
+        return Frames(self._pixels[: self._length], palette)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +94,7 @@ class Recording:
     action_names: tuple[str, ...]  # [A], of the console: "NOOP", "UPRIGHTFIRE", ...
     view: tuple[int, int]  # rows [top, bottom) of the frame that the network sees, all columns
 
-    frames: np.ndarray  # uint8 [T, 210, 160, 3], RGB
+    frames: np.ndarray | Frames  # uint8 [T, 210, 160, 3], RGB
     logits: np.ndarray  # float32 [T, A]
     action: np.ndarray  # int32 [T], index into action_names
     value: np.ndarray  # float32 [T], the critic's V
@@ -135,6 +192,9 @@ def write(recording: Recording, path: str | pathlib.Path) -> None:
     header |= {name: getattr(recording, name) for name in _FIELDS if name not in _ARRAYS}
     arrays = {name: array for name in _ARRAYS if (array := getattr(recording, name)) is not None}
     _check(header, arrays, path)
+    if isinstance(recording.frames, Frames):
+        del arrays["frames"]
+        arrays |= {"pixels": recording.frames.pixels, "palette": recording.frames.palette}
     with files.whole(path) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
 
@@ -146,7 +206,7 @@ def read(path: str | pathlib.Path) -> Recording:
       UserError: no such file, not a recording, another version, cut off, or without frames.
     """
     path = pathlib.Path(path)
-    archive = read_archive(path, {"header", *_ARRAYS})
+    archive = read_archive(path, {"header", "pixels", "palette", *_ARRAYS})
     try:
         header = json.loads(str(archive["header"]))
     except (KeyError, ValueError, RecursionError) as error:
@@ -154,14 +214,24 @@ def read(path: str | pathlib.Path) -> Recording:
     if not isinstance(header, dict) or header.get("version") not in READABLE:
         raise UserError(
             f"{path} is a recording of another version, or none; this program reads versions "
-            f"{' and '.join(map(str, READABLE))}: record it again"
+            f"{READABLE[0]} to {READABLE[-1]}: record it again"
         )
+    if {"pixels", "palette"} <= archive.keys():
+        archive["frames"] = _frames(archive["pixels"], archive["palette"], path)
     arrays = {name: archive[name] for name in _ARRAYS if name in archive}
     _check(header, arrays, path)
     fields = {name: header[name] for name in _FIELDS if name in header}
     fields["action_names"] = tuple(fields["action_names"])
     fields["view"] = tuple(fields["view"])
     return Recording(**fields, **arrays)
+
+
+def _frames(pixels: np.ndarray, palette: np.ndarray, path: pathlib.Path) -> Frames:
+    """Raises UserError unless every pixel has a colour."""
+    colours = palette.ndim == 2 and palette.shape[1] == 3 and palette.dtype == np.uint8
+    if not colours or pixels.dtype != np.uint8 or pixels.max(initial=0) >= len(palette):
+        raise UserError(f"{path}: its pixels are not of its palette")
+    return Frames(pixels, palette)
 
 
 def read_archive(path: pathlib.Path, names: set[str] | None = None) -> dict[str, np.ndarray]:
@@ -217,7 +287,7 @@ def _check(header: dict, arrays: dict[str, np.ndarray], path: pathlib.Path) -> N
         raise UserError(f"{path}: view is no range of rows")
     if not actions or not all(isinstance(name, str) for name in actions):
         raise UserError(f"{path}: action_names are no names")
-    if arrays["frames"].ndim == 0 or not len(arrays["frames"]):
+    if arrays["frames"].shape[:1] in ((), (0,)):
         raise UserError(f"{path} has no frames")
     sizes = {"T": len(arrays["frames"]), "A": len(header["action_names"])}
     for name, array in arrays.items():

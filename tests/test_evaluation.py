@@ -282,4 +282,4 @@ def test_recording_of_an_agent_that_sees_rgb():
     agent = agent_with(frames="rgb")
     r = evaluation.record(agent, params, How(max_episode_steps=5), name="a", agent_steps=0)
     assert len(r) == 6
-    assert np.ptp(r.frames, axis=-1).max() > 0  # colours
+    assert np.ptp(r.frames[:], axis=-1).max() > 0  # colours

@@ -63,6 +63,30 @@ def test_round_trip(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["game.npz"]
 
 
+def test_frames_of_the_console(tmp_path):
+    """A byte for every pixel, in memory and on disk; they read as the colours they are."""
+    rng = np.random.default_rng(0)
+    colours = rng.integers(256, size=(128, 3), dtype=np.uint8)
+    shown = colours[rng.integers(128, size=(5, 210, 160))]
+    film = recording.Film(2)  # and it grows
+    for frame in shown:
+        film.add(frame.transpose(2, 0, 1))
+    path = tmp_path / "game.npz"
+    recording.write(sample(frames=film.frames()), path)
+    frames = recording.read(path).frames
+    assert len(frames) == 5
+    assert frames.pixels.nbytes == 5 * 210 * 160
+    np.testing.assert_array_equal(frames[:], shown)
+    np.testing.assert_array_equal(frames[3], shown[3])
+    np.testing.assert_array_equal(list(frames), shown)
+    with np.load(path) as archive:
+        assert "frames" not in archive
+    edit(path, palette=frames.palette[:-1])
+    assert "palette" in error(recording.read, path)
+    edit(path, drop=("pixels",))
+    assert "frames missing" in error(recording.read, path)
+
+
 def test_derived_quantities():
     """Score before each action; probabilities and entropy of two equal logits and one far off."""
     logits = np.tile(np.float32([0, 0, -100]), (5, 1))
@@ -108,7 +132,7 @@ def test_wrong_contents(tmp_path, change, says):
 
 
 def test_a_recording_of_version_1_is_still_read(tmp_path):
-    """It lacks what version 2 added, and nothing else."""
+    """It lacks what came later, and nothing else."""
     path = tmp_path / "game.npz"
     recording.write(sample(unmasked_logits=np.zeros((5, 3), np.float32)), path)
     edit(path, drop=("unmasked_logits",), header={"version": 1})

@@ -54,8 +54,8 @@ def see(recording: Recording, masks: Mapping[str, np.ndarray]) -> Seen:
     """Looks at every cell; `masks`, float32 [T, 10, 10], are those whose sights are wanted."""
     top, bottom = recording.view
     present = np.zeros(_COLOURS, bool)
-    for frame in recording.frames[::_SAMPLED, top:bottom]:
-        present[_colours(frame)] = True
+    for t in range(0, len(recording), _SAMPLED):
+        present[_colours(recording.frames[t][top:bottom])] = True
     colours = np.flatnonzero(present)
     number = np.full(_COLOURS, len(colours))
     number[colours] = np.arange(len(colours))

@@ -186,7 +186,7 @@ def disks(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
         try:
             victim.until(lambda: newest_of(victim.run) > 0)  # noqa: B023
             time.sleep(rng.uniform(0, 1.5))
-            mend = FAULTS[fault](disk, victim)
+            mend = FAULTS[fault](disk, victim)  # it may be called more than once
             victim.until(lambda: "cannot save" in victim.output)  # noqa: B023
             time.sleep(rng.uniform(0, 2))
             before = newest_of(victim.run)
@@ -219,7 +219,7 @@ def _full(disk: pathlib.Path, victim: Victim) -> Callable[[], None]:
                 pass
         except OSError:
             file.truncate(max(os.path.getsize(disk / "full") - 50_000, 0))
-    return (disk / "full").unlink
+    return lambda: (disk / "full").unlink(missing_ok=True)
 
 
 def _no_inodes(disk: pathlib.Path, victim: Victim) -> Callable[[], None]:

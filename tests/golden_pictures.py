@@ -1,6 +1,7 @@
 """Pictures that must not change silently.
 
-`python tests/golden_pictures.py` writes them anew to tests/golden: look at them before committing.
+`python tests/golden_pictures.py` writes them anew to tests/golden, but for the explorer's: one that
+is missing is written by its test. Look at them before committing.
 Tolerance: the mean difference to the golden picture is at most 2 of 255 levels. Figures are
 compared at a quarter of their size, since fonts are drawn a little differently by every version.
 """
@@ -100,9 +101,9 @@ PICTURES = {
 }
 
 
-def difference(name: str) -> float:
+def difference(name: str, now: Image.Image | None = None) -> float:
     """The mean difference, in levels, of the picture as it is drawn now to the golden one."""
-    now = PICTURES[name]()
+    now = now or PICTURES[name]()
     with Image.open(FOLDER / f"{name}.png") as golden:
         assert golden.size == now.size
         return float(np.abs(np.asarray(golden, float) - np.asarray(now, float)).mean())

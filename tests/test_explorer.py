@@ -13,6 +13,7 @@ import xml.etree.ElementTree
 
 import numpy as np
 import pytest
+from golden_pictures import FOLDER, TOLERANCE, difference
 from PIL import Image
 from recordings import made_up, things
 
@@ -753,6 +754,33 @@ def test_phone_and_theme(show):
         assert page.find("body").value_of_css_property("background-color") != before
     finally:
         restore(page)
+
+
+SIZES = {"laptop": (1400, 900), "desk": (1900, 1200), "phone": (375, 800)}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_it_looks_as_it_did(show, size, theme):
+    """The whole page, at a quarter of its size: fonts differ from machine to machine."""
+    name, (width, height) = f"explorer-{size}-{theme}", SIZES[size]
+    page = show(what_ifs(90), what_ifs(60, mode="inverse"))
+    device = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == "phone"}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
+    try:
+        if page.run("return document.documentElement.dataset.theme") != theme:
+            page.find("#theme").click()
+        assert page.run("return document.documentElement.dataset.theme") == theme
+        page.scrub(17)
+        time.sleep(0.5)
+        shown = Image.open(io.BytesIO(page.browser.get_screenshot_as_png())).convert("RGB")
+    finally:
+        restore(page)
+    now = shown.reduce(4)
+    if not (golden := FOLDER / f"{name}.png").exists():
+        now.save(golden, optimize=True)
+        pytest.fail(f"{golden} was missing and is written: look at it")
+    assert difference(name, now) <= 2 * TOLERANCE
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -38,7 +38,7 @@ class Frames:
         return len(self.pixels)
 
     def __getitem__(self, where: int | slice) -> np.ndarray:
-        return self.palette[self.pixels[where]]
+        return np.take(self.palette, self.pixels[where], axis=0)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,9 +1,10 @@
 """Makes an agent of a run one that comes with the project, with a card that says what it is.
 
-    python -m benchmarks.ship runs/Breakout-both-0 [--original learning_curves.csv]
+    python -m benchmarks.ship runs/Breakout-both-* [--original learning_curves.csv]
     python -m benchmarks.ship --cards
 
-Copies the run's best agent to `agents/<Game>-<mask>/`, plays 100 whole games with it on start
+Of several runs of a game and mask, the one whose best agent did best in its own evaluations is
+taken. Copies that agent to `agents/<Game>-<mask>/`, plays 100 whole games with it on start
 states that chose nothing (greedy, sampled, the policy mask inverted, uniform actions), and writes
 their scores to `results/`, where the agent comes from to `card.json`, and the run's learning curve,
 thinned, to `metrics.csv`. `agents/README.md` is the table of all cards; `--cards` writes only that.
@@ -12,9 +13,11 @@ The original's file (game, agent_steps, score: single greedy games) gives the sc
 the mean of its games between 0.8 and 1.2 times the agent's steps.
 """
 
+import collections
 import csv
 import dataclasses
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -38,12 +41,14 @@ PLAYS = {
 }
 
 
-def ship(run: pathlib.Path) -> pathlib.Path:
-    """Writes the folder of the run's best agent; returns it.
+def ship(runs: list[pathlib.Path]) -> pathlib.Path:
+    """Writes the folder of the best agent of some runs of one game and mask; returns it.
 
     Raises:
       UserError: no run or no agent there.
     """
+    scores = {run: checkpoint.score_of(run / checkpoint.BEST) for run in runs}
+    run = max(runs, key=lambda run: -math.inf if scores[run] is None else scores[run])
     settings = curves.settings(run)
     agent, params, info = checkpoint.load_agent(run, settings.precision)
     steps, seconds = files.read_columns(run / curves.METRICS, "agent_steps", "seconds")
@@ -70,6 +75,7 @@ def ship(run: pathlib.Path) -> pathlib.Path:
         "machine": machine()["processor"],
         "commit": _commit(),
         "chosen": chosen,
+        "runs": {f"seed {curves.settings(run).seed}": score for run, score in scores.items()},
     }
     files.write(folder / curves.CARD, json.dumps(card, indent=2) + "\n")
     thin(run / curves.METRICS, folder / curves.METRICS)
@@ -111,10 +117,15 @@ def cards(original: pathlib.Path | None) -> str:
         card = files.read_json(folder / curves.CARD)
         command = " ".join(["python train.py", *_flags(curves.settings(folder))])
         lines.append(
-            f"- {folder.name}: `{command}`; {card['chosen']}; {card['machine']}, commit "
-            f"{card['commit']}"
+            f"- {folder.name}: `{command}`; {card['chosen']}; runs: {_runs(card['runs'])}; "
+            f"{card['machine']}, commit {card['commit']}"
         )
     return "\n".join(lines) + "\n"
+
+
+def _runs(scores: dict[str, float | None]) -> str:
+    """How many there were, and the best evaluation of each."""
+    return f"{len(scores)} (" + ", ".join(f"{k}: {v or 0:.5g}" for k, v in scores.items()) + ")"
 
 
 def _line(folder: pathlib.Path, original: pathlib.Path | None) -> str:
@@ -127,7 +138,9 @@ def _line(folder: pathlib.Path, original: pathlib.Path | None) -> str:
         f"{results[name]['mean']:.5g}" if name in results else ""
         for name in ("sampled", "inverse", "random")
     ]
-    theirs = original and tables.original_score(original, info.game, info.agent_steps)
+    # Theirs has both masks.
+    comparable = original is not None and info.mask == "both"
+    theirs = comparable and tables.original_score(original, info.game, info.agent_steps)
     paper = share = behind = ""
     if info.game in tables.GAMES:
         paper = tables.PAPER_NORMAL[info.mask][tables.GAMES.index(info.game)][1]
@@ -151,15 +164,14 @@ def _line(folder: pathlib.Path, original: pathlib.Path | None) -> str:
 
 
 def _flags(settings: config.Config) -> list[str]:
-    """The flags that differ from the defaults."""
-    fields = config.Config.__dataclass_fields__.values()
-    given = [(f, getattr(settings, f.name)) for f in fields]
-    return [
-        part
-        for field, value in given
-        if value != field.default
-        for part in (config.flag_of(field), str(value))
-    ]
+    """The flags that differ from the defaults, or from the preset whose gradients are not cut."""
+    preset = "paper" if settings.max_gradient_norm is None else ""
+    flags = ["--preset", preset] if preset else []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if value != config.PRESETS.get(preset, {}).get(field.name, field.default):
+            flags += [config.flag_of(field), str(value)]
+    return flags
 
 
 def _commit() -> str:
@@ -178,8 +190,12 @@ def main(argv: list[str] | None = None) -> int:
         args = parser.parse_args(argv)
         if not args.runs and not args.cards:
             raise UserError("name a run, or --cards")
+        kinds = collections.defaultdict(list)
         for run in args.runs:
-            print(f"written: {ship(run)}")
+            settings = curves.settings(run)
+            kinds[settings.game, settings.mask].append(run)
+        for runs in kinds.values():
+            print(f"written: {ship(runs)}")
         files.write(AGENTS / "README.md", cards(args.original))
     return 0
 

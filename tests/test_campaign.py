@@ -7,11 +7,13 @@ import signal
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from samples import train_tiny
 
 from benchmarks import campaign, ship
-from maskrl import checkpoint, curves, evaluation, tables
+from maskrl import checkpoint, config, curves, evaluation, tables
+from maskrl.config import Config
 from maskrl.errors import UserError
 
 # Trains nothing: "saves" 10 steps at once, and 100 when asked to stop; the run of seed 9 fails.
@@ -175,18 +177,21 @@ def test_stopping_the_command(trainer, monkeypatch, capsys):
 
 
 def test_an_agent_is_shipped(tmp_path, monkeypatch):
-    """A run's agent with its games, its card, its curve; tables and curves read them."""
+    """The better run's agent with its games, its card, its curve; tables and curves read them."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     run = tmp_path / "runs" / "Breakout-both-0"
     train_tiny(run, eval_every=60, log_seconds=0.01, core="none")
+    worse = tmp_path / "runs" / "Breakout-both-1"
+    seed = {"seed": 1, "evaluate": lambda params: np.full(1, -1.0)}
+    train_tiny(worse, eval_every=60, core="none", **seed)
     monkeypatch.setattr(ship, "EPISODES", 2)
     short = {
         name: evaluation.How(mode=how.mode, sample=how.sample, seed=5, max_episode_steps=30)
         for name, how in ship.PLAYS.items()
     }
     monkeypatch.setattr(ship, "PLAYS", short)
-    assert ship.main([str(run)]) == 0
+    assert ship.main([str(worse), str(run)]) == 0
     folder = tmp_path / "agents" / "Breakout-both"
     _, _, info = checkpoint.load_agent(folder)
     results = tables.read_results(sorted(folder.glob("results/*.json")))
@@ -200,11 +205,20 @@ def test_an_agent_is_shipped(tmp_path, monkeypatch):
     card = json.loads((folder / "card.json").read_text())
     assert card["chosen"].startswith("the best of the run's evaluations, 30 greedy games")
     assert 0 < card["hours"] < 1
+    assert card["config"]["seed"] == 0
     assert curves.by_game([folder]).keys() <= {"Breakout"}
     text = (tmp_path / "agents" / "README.md").read_text()
     assert f"| Breakout-both | {info.agent_steps:,} |" in text
     assert "python train.py --game Breakout --core none" in text
+    assert "runs: 2 (seed 1: -1, seed 0: 0)" in text
     assert str(tmp_path) not in text + (folder / "card.json").read_text()
+
+
+def test_flags_of_a_card():
+    """Those that differ from the defaults, or from the preset where gradients are not cut."""
+    assert ship._flags(Config(game="Breakout")) == ["--game", "Breakout"]
+    paper = Config(game="Breakout", seed=3, **config.PRESETS["paper"])
+    assert ship._flags(paper) == ["--preset", "paper", "--game", "Breakout", "--seed", "3"]
 
 
 def test_metrics_are_thinned(tmp_path, monkeypatch):

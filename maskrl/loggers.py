@@ -129,10 +129,9 @@ class Logger:
         )
         with self._said():
             self._append()
-            self._event(
-                values["agent_steps"],
-                *(scalar(f"{COLUMNS[k]}/{k}", v) for k, v in values.items() if k != "agent_steps"),
-            )
+            known = {k: v for k, v in values.items() if k != "agent_steps" and math.isfinite(v)}
+            points = (scalar(f"{COLUMNS[k]}/{k}", v) for k, v in known.items())
+            self._event(values["agent_steps"], *points)
 
     def pictures(self, agent_steps: int, pictures: Mapping[str, np.ndarray]) -> None:
         """Shows the masks over frames, uint8 [H, W, 3] RGB, by branch, in TensorBoard."""

@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 
 import train
@@ -130,6 +131,8 @@ def refused(folder: pathlib.Path, flags: list[str]) -> str:
 def trained(folder: pathlib.Path, flags: list[str]) -> str:
     """Why a right command line did not train; "" if it did."""
     code, said, _ = _run(folder, [*flags, "--run-dir=run"])
+    if code == 128 + signal.SIGINT:  # the attack was asked to stop, and the run took it for itself
+        raise KeyboardInterrupt
     if code != 0:
         return f"exit code {code}"
     settings = config.read(folder / "run" / checkpoint.CONFIG)

@@ -207,11 +207,11 @@ def disks(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
             case["failed"] = str(error)
         finally:
             victim.end()
-            subprocess.run(["umount", disk], check=True)
+            subprocess.run(["umount", "--recursive", disk], check=True)
         yield case
 
 
-def _full(disk: pathlib.Path, victim: Victim) -> Callable[[], None]:
+def _full(disk: pathlib.Path, victim: Victim) -> Callable[[], Any]:
     """Fills the disk, to some bytes that a save begins with."""
     with open(disk / "full", "wb", buffering=0) as file:
         try:
@@ -222,7 +222,7 @@ def _full(disk: pathlib.Path, victim: Victim) -> Callable[[], None]:
     return lambda: (disk / "full").unlink(missing_ok=True)
 
 
-def _no_inodes(disk: pathlib.Path, victim: Victim) -> Callable[[], None]:
+def _no_inodes(disk: pathlib.Path, victim: Victim) -> Callable[[], Any]:
     (disk / "many").mkdir()
     left = os.statvfs(disk).f_ffree
     for n in range(max(left - 5, 0)):
@@ -233,25 +233,27 @@ def _no_inodes(disk: pathlib.Path, victim: Victim) -> Callable[[], None]:
     return lambda: [path.unlink() for path in (disk / "many").iterdir()]
 
 
-def _read_only(disk: pathlib.Path, victim: Victim) -> Callable[[], None]:
-    # Files that are open for writing forbid `remount,ro`; the mount point alone can be made so.
-    subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
-    return lambda: subprocess.run(["mount", "-o", "remount,bind,rw", disk], check=True) and None
+def _read_only(disk: pathlib.Path, victim: Victim) -> Callable[[], Any]:
+    # Files that are open for writing forbid it for the disk: the folder alone, mounted over itself.
+    folder = victim.run / CHECKPOINTS
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+    return lambda: os.path.ismount(folder) and subprocess.run(["umount", folder], check=True)
 
 
-def _immutable(disk: pathlib.Path, victim: Victim) -> Callable[[], None]:
+def _immutable(disk: pathlib.Path, victim: Victim) -> Callable[[], Any]:
     subprocess.run(["chattr", "+i", victim.run / CHECKPOINTS], check=True)
-    return lambda: subprocess.run(["chattr", "-i", victim.run / CHECKPOINTS], check=True) and None
+    return lambda: subprocess.run(["chattr", "-i", victim.run / CHECKPOINTS], check=True)
 
 
-def _size_limit(disk: pathlib.Path, victim: Victim) -> Callable[[], None]:
+def _size_limit(disk: pathlib.Path, victim: Victim) -> Callable[[], Any]:
     pid, kind = victim.process.pid, resource.RLIMIT_FSIZE
     before = resource.prlimit(pid, kind)
     resource.prlimit(pid, kind, (20_000, before[1]))
-    return lambda: victim.process.poll() is None and resource.prlimit(pid, kind, before) and None
+    return lambda: victim.process.poll() is None and resource.prlimit(pid, kind, before)
 
 
-FAULTS: dict[str, Callable[[pathlib.Path, Victim], Callable[[], None]]] = {
+FAULTS: dict[str, Callable[[pathlib.Path, Victim], Callable[[], Any]]] = {
     "disk full": _full,
     "no inodes left": _no_inodes,
     "read-only": _read_only,

@@ -236,7 +236,7 @@ def test_the_others_wait_for_a_long_evaluation(tmp_path, two_hosts):
     assert sum(bool(row["eval_score_mean"]) for row in rows_of(folders[0] / RUN)) == 3
 
 
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_lost_host_ends_the_others(tmp_path, two_hosts, killed):
     """Killed like by a power cut: the other one says so, and how to go on, within a minute."""
     folders = [tmp_path / f"host{i}" for i in range(2)]
@@ -251,7 +251,10 @@ def test_a_lost_host_ends_the_others(tmp_path, two_hosts, killed):
     assert "has failed; go on with" in output(folders[1 - killed])
 
 
-@pytest.mark.parametrize(("number", "to"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
+@pytest.mark.parametrize(
+    ("number", "to"),
+    [(signal.SIGTERM, 1), pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow)],
+)
 def test_a_signal_to_one_host_stops_all(tmp_path, two_hosts, number, to):
     """All at the same step, and it is saved."""
     folders = [tmp_path / f"host{i}" for i in range(2)]

@@ -229,7 +229,7 @@ class NoNetwork(Agent):
 
 def loop_alone(actors: int) -> float:
     """Agent steps per second of the training loop, on one device, without games and network."""
-    config = Config(actors_per_group=actors, eval_every=0)
+    config = Config(actors_per_group=actors)
     with (
         mock.patch("maskrl.training.environments_of", return_value=NoGames(actors)),
         mock.patch("maskrl.training.agent_of", lambda c: NoNetwork(**vars(agent_of(c)))),
@@ -255,7 +255,7 @@ def training(config: Config, device_count: int, expected: float) -> list[float]:
     steps = max(4 * config.unroll_steps, int(15 * SECONDS * expected))
     with tempfile.TemporaryDirectory() as folder:
         Trainer(
-            dataclasses.replace(config, steps=steps),
+            dataclasses.replace(config, steps=steps, eval_every=0),
             pathlib.Path(folder),
             device_count=device_count,
             resume=False,

@@ -1,6 +1,7 @@
 """Draws runs' learning curves, if asked beside the original's at the same agent steps.
 
     python -m maskrl.curves runs/Breakout-both-0 [--original FOLDER] --output F.png
+    python -m maskrl.curves runs/Breakout-both-* [--original FOLDER] --threshold 1.0
 
 Above: the sum of clipped rewards of a life (sampled actions, mean of the last 500 lives), what the
 original logged of its training. Below: greedy whole games. Left by agent steps, right by hours of
@@ -8,15 +9,20 @@ training. Several runs are of one game; an agent that comes with the project (`a
 curve with it. The original's folder holds `original_training_lives.csv` (game, from_step, to_step,
 clipped_reward_per_life, sem) and `learning_curves.csv` (game, agent_steps, score: single greedy
 games).
+
+`--threshold` prints when the clipped reward of a life first came to a level: one run's word is
+little, so of runs that differ by nothing but their seed also the mean, with its interval.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import pathlib
 import sys
 from collections.abc import Iterable
 
 import numpy as np
+import scipy.stats
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -96,6 +102,43 @@ def draw(runs: list[pathlib.Path], original: pathlib.Path | None) -> Figure:
     return figure
 
 
+def thresholds(runs: list[pathlib.Path], level: float, original: pathlib.Path | None) -> str:
+    """When the clipped reward of a life (mean of 500 lives) first came to a level: a table.
+
+    Of settings with several seeds that all came to it, the mean and the 95 % interval of Student's
+    t, by steps.
+    """
+    lines = [f"{'run':32}{'seed':>6}{'steps':>12}{'hours':>8}"]
+    kinds: dict[config.Config, list[float | None]] = {}
+    for run in runs:
+        set_by = settings(run)
+        steps, hours, rewards = _curve(run, "life_reward")
+        there = np.flatnonzero(rewards >= level)
+        when = 1e6 * float(steps[there[0]]) if len(there) else None
+        kinds.setdefault(dataclasses.replace(set_by, seed=0, steps=1), []).append(when)
+        end = "no steps" if not len(steps) else f"not by {1e6 * steps[-1]:,.0f}"
+        row = f"{when:12,.0f}{hours[there[0]]:8.2f}" if when else f"  {end}"
+        lines.append(f"{run.name:32}{set_by.seed:6}{row}")
+    for found in kinds.values():
+        came = [when for when in found if when]
+        if len(found) > 1 and len(came) == len(found):
+            half = float(scipy.stats.sem(came) * scipy.stats.t.ppf(0.975, len(came) - 1))
+            mean = float(np.mean(came))
+            words = f"{mean:,.0f} [{mean - half:,.0f}, {mean + half:,.0f}]"
+            lines.append(f"mean of {len(came)} seeds: {words} steps")
+        elif len(found) > 1:
+            lines.append(f"{len(came)} of {len(found)} seeds came to it")
+    if original:
+        columns = ("from_step", "to_step", "clipped_reward_per_life")
+        game = settings(runs[0]).game
+        start, stop, rewards = files.read_columns(original / LIVES, *columns, game=game)
+        there = np.flatnonzero(rewards >= level)
+        if len(there):
+            first = f"between {start[there[0]]:,.0f} and {stop[there[0]]:,.0f} steps"
+            lines.append(f"the original's one run: {first}")
+    return "\n".join(lines)
+
+
 def _curve(run: pathlib.Path, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(millions of agent steps, hours of training, values) of a column of the run's metrics."""
     steps, seconds, values = files.read_columns(run / METRICS, "agent_steps", "seconds", column)
@@ -126,10 +169,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser("python -m maskrl.curves", __doc__)
     parser.add_argument("runs", type=pathlib.Path, nargs="+", metavar="RUN")
     parser.add_argument("--original", type=pathlib.Path, metavar="FOLDER")
-    parser.add_argument("--output", type=pathlib.Path, required=True)
+    parser.add_argument("--output", type=pathlib.Path, help="picture to write")
+    parser.add_argument("--threshold", type=float, help="clipped reward of a life")
     with exit_on_user_error("maskrl.curves"):
         args = parser.parse_args(argv)
-        draw(args.runs, args.original).savefig(args.output, dpi=150)
+        if args.output is None and args.threshold is None:
+            raise UserError(
+                "--output or --threshold: draw the curves, or print when they came there"
+            )
+        if args.threshold is not None:
+            print(thresholds(args.runs, args.threshold, args.original))
+        if args.output is not None:
+            draw(args.runs, args.original).savefig(args.output, dpi=150)
     return 0
 
 

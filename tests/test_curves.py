@@ -66,3 +66,27 @@ def test_curves_that_there_are(tmp_path):
     (tmp_path / "a.log").write_text("")
     found = curves.by_game(sorted(tmp_path.glob("*")))
     assert found == {"Breakout": [tmp_path / "a", agent], "Pong": [tmp_path / "b"]}
+
+
+def test_steps_to_a_threshold(tmp_path, capsys):
+    """Of every run; of several seeds of the same settings the mean, if all came to it."""
+    runs = [write_run(tmp_path / f"a{n}", [0.2] * n + [1.5], seed=n) for n in (2, 4)]
+    runs.append(write_run(tmp_path / "b", [0.1, 0.2], groups=1))
+    (tmp_path / "original_training_lives.csv").write_text(
+        "game,from_step,to_step,clipped_reward_per_life,sem\n"
+        "Breakout,0,1000,0.5,0.1\nBreakout,5000,6000,1.2,0.1\n"
+    )
+    flags = ["--threshold", "1", "--original", str(tmp_path)]
+    assert curves.main([*map(str, runs), *flags]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["a2", "2", "2,000", "2.00"]
+    assert lines[2].split() == ["a4", "4", "4,000", "4.00"]
+    assert lines[3].split() == ["b", "0", "not", "by", "1,000"]
+    # Student's t with one degree of freedom: 12.706 standard errors of 1,000 steps.
+    assert lines[4] == "mean of 2 seeds: 3,000 [-9,706, 15,706] steps"
+    assert lines[5:] == ["the original's one run: between 5,000 and 6,000 steps"]
+    runs.append(write_run(tmp_path / "a5", [0.2], seed=5))
+    curves.main([*map(str, runs), "--threshold", "1"])
+    assert "2 of 3 seeds came to it" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        curves.main(list(map(str, runs)))

@@ -365,7 +365,7 @@ def record(
     params = jax.device_put(params)
 
     kept: dict[str, list] = collections.defaultdict(list)
-    film = Film(how.max_episode_steps + 1)
+    film = Film(min(how.max_episode_steps, EPISODE_STEPS) + 1)
     state = agent.init_state(np.arange(1))
     bar = progress_line(unit=" steps", disable=not progress)
     with bar, contextlib.ExitStack() as stack:

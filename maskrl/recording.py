@@ -50,11 +50,11 @@ class Frames:
 
 
 class Film:
-    """Frames as they come, for a game of `most` of them; it grows if there are more."""
+    """Frames as they come; of more than `expected` it grows a little at a time."""
 
-    def __init__(self, most: int):
+    def __init__(self, expected: int):
         # Of a long game, hundreds of megabytes: what is not written takes no memory.
-        self._pixels = np.empty((most, 210, 160), np.uint8)
+        self._pixels = np.empty((expected, 210, 160), np.uint8)
         self._number = np.zeros(1 << 24, np.uint16)  # of every colour, from 1; 0: not seen yet
         self._palette: list[int] = []
         self._length = 0

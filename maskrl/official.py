@@ -4,7 +4,8 @@
     python -m maskrl.official import AGENT.dat DIR [--game NAME]
 
 `check` recomputes everything that the original computed on one unroll of real frames, prints the
-errors, and exits 1 if one is beyond 1e-4. `import` writes an agent that `evaluate.py` takes.
+errors, and exits 1 if one is beyond 1e-4 (see `TOLERANCE`). `import` writes an agent that
+`evaluate.py` takes.
 Reading a `.dat` needs PyTorch (`pip install 'maskrl[torch]'`) and never runs code from it.
 """
 
@@ -30,6 +31,11 @@ from maskrl.types import Carry, Normaliser, Params, Trajectory
 
 MAX_NUMBERS = 10_000_000  # of an agent; the original's has 0.4 million
 TOLERANCE = 1e-4  # absolute for outputs, relative for losses, gradients and the optimiser's step
+# In that unroll of Breakout, six of the first layer's 600,000 pooling windows that have a gradient
+# hold two values, of different pixels, that differ by less than 3e-7 of themselves: rounding
+# decides which pixel gets it, and may move the kernel's by 1.6e-3 in all. jax 0.10 decides as
+# PyTorch did, jax 0.7 and 0.12 otherwise (8e-4, with XLA's own convolutions, too).
+UNDECIDED = {("Breakout", "grad/conv1.kernel"): 2e-3}
 LEARNING_RATE, ADAM_EPS = 1e-4, 1e-3  # of the original's optimiser
 
 # Their name -> our path; torch keeps [out, in, k, k], ours are [k, k, in, out].
@@ -280,12 +286,18 @@ def check(args) -> int:
     game = game_name(args.game or str(data["game"]))
     params = convert(read_state_dict(args.agent), str(args.agent))
     errors = compare(params, data, game)
+    wrong = too_large(errors, game)
     for name, error in errors.items():
-        print(f"{name:32} {error:.2e}{'' if error <= TOLERANCE else '   TOO LARGE'}")
+        print(f"{name:32} {error:.2e}{'   TOO LARGE' if name in wrong else ''}")
     worst = max(errors, key=errors.get)
-    passed = all(error <= TOLERANCE for error in errors.values())  # a NaN fails
-    print(f"{game}: {'passed' if passed else 'FAILED'}; worst: {worst} {errors[worst]:.2e}")
-    return 0 if passed else 1
+    print(f"{game}: {'FAILED' if wrong else 'passed'}; worst: {worst} {errors[worst]:.2e}")
+    return int(bool(wrong))
+
+
+def too_large(errors: Mapping[str, float], game: str) -> dict[str, float]:
+    """Those of the errors that are beyond what they may be; NaN is."""
+    limit = {name: UNDECIDED.get((game, name), TOLERANCE) for name in errors}
+    return {name: error for name, error in errors.items() if not error <= limit[name]}
 
 
 def import_(args) -> int:

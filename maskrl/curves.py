@@ -97,7 +97,7 @@ def draw(runs: list[pathlib.Path], original: pathlib.Path | None) -> Figure:
     lives_by_hour.set_xlim(left=0)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    lives.legend(frameon=False)
+    lives.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     figure.suptitle(game)
     return figure
 

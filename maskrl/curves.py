@@ -60,11 +60,7 @@ def by_game(folders: Iterable[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
 
 def draw(runs: list[pathlib.Path], original: pathlib.Path | None) -> Figure:
     """Lives above, greedy games below; by agent steps on the left, by hours on the right."""
-    trained = [settings(run) for run in runs]
-    games = {s.game for s in trained}
-    if len(games) > 1:
-        raise UserError(f"these runs are of several games: {', '.join(sorted(games))}")
-    (game,) = games
+    trained, game = _of_one_game(runs)
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     (lives, lives_by_hour), (greedy, greedy_by_hour) = figure.subplots(
         2, 2, sharex="col", sharey="row"
@@ -108,17 +104,18 @@ def thresholds(runs: list[pathlib.Path], level: float, original: pathlib.Path | 
     Of settings with several seeds that all came to it, the mean and the 95 % interval of Student's
     t, by steps.
     """
+    trained, game = _of_one_game(runs)
     lines = [f"{'run':32}{'seed':>6}{'steps':>12}{'hours':>8}"]
     kinds: dict[config.Config, list[float | None]] = {}
-    for run in runs:
-        set_by = settings(run)
-        steps, hours, rewards = _curve(run, "life_reward")
+    for run, s in zip(runs, trained, strict=True):
+        columns = ("agent_steps", "seconds", "life_reward")
+        steps, seconds, rewards = files.read_columns(run / METRICS, *columns)
         there = np.flatnonzero(rewards >= level)
-        when = 1e6 * float(steps[there[0]]) if len(there) else None
-        kinds.setdefault(dataclasses.replace(set_by, seed=0, steps=1), []).append(when)
-        end = "no steps" if not len(steps) else f"not by {1e6 * steps[-1]:,.0f}"
-        row = f"{when:12,.0f}{hours[there[0]]:8.2f}" if when else f"  {end}"
-        lines.append(f"{run.name:32}{set_by.seed:6}{row}")
+        when = float(steps[there[0]]) if len(there) else None
+        kinds.setdefault(dataclasses.replace(s, seed=0, steps=1), []).append(when)
+        end = f"not by {steps[-1]:,.0f}" if len(steps) else "no steps"
+        row = f"{when:12,.0f}{seconds[there[0]] / 3600:8.2f}" if when else f"  {end}"
+        lines.append(f"{run.name:32}{s.seed:6}{row}")
     for found in kinds.values():
         came = [when for when in found if when]
         if len(found) > 1 and len(came) == len(found):
@@ -130,13 +127,21 @@ def thresholds(runs: list[pathlib.Path], level: float, original: pathlib.Path | 
             lines.append(f"{len(came)} of {len(found)} seeds came to it")
     if original:
         columns = ("from_step", "to_step", "clipped_reward_per_life")
-        game = settings(runs[0]).game
         start, stop, rewards = files.read_columns(original / LIVES, *columns, game=game)
         there = np.flatnonzero(rewards >= level)
         if len(there):
             first = f"between {start[there[0]]:,.0f} and {stop[there[0]]:,.0f} steps"
             lines.append(f"the original's one run: {first}")
     return "\n".join(lines)
+
+
+def _of_one_game(runs: list[pathlib.Path]) -> tuple[list[config.Config], str]:
+    """(how each of these runs was trained, the game of all of them)."""
+    trained = [settings(run) for run in runs]
+    games = {s.game for s in trained}
+    if len(games) > 1:
+        raise UserError(f"these runs are of several games: {', '.join(sorted(games))}")
+    return trained, games.pop()
 
 
 def _curve(run: pathlib.Path, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

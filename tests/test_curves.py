@@ -90,3 +90,7 @@ def test_steps_to_a_threshold(tmp_path, capsys):
     assert "2 of 3 seeds came to it" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         curves.main(list(map(str, runs)))
+    runs.append(write_run(tmp_path / "c", [2.0], game="Pong"))
+    with pytest.raises(SystemExit):
+        curves.main([*map(str, runs), "--threshold", "1"])
+    assert "several games" in capsys.readouterr().err

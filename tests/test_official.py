@@ -71,6 +71,8 @@ def test_compare(official, game):
     params = ours.convert({k[6:]: v for k, v in data.items() if k.startswith("param/")})
     errors = ours.compare(params, data, game)
     assert ours.too_large(errors, game) == {}
+    if jax.__version__.startswith("0.10."):  # where rounding decides as it did for the original
+        assert {k: v for k, v in errors.items() if not v <= ours.TOLERANCE} == {}
     names = "pixels obs h logits values policy_mask value_mask entropy"
     names += " policy_loss value_loss total_loss"
     assert set(names.split()) < set(errors)

@@ -6,6 +6,7 @@ The actors of a group compute together, but their gradients stay apart: one acto
 update, and a life's end ends an update, too.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ from maskrl.devices import Devices
 from maskrl.types import Params, Snapshot, Trajectory, Unroll
 
 ADAM_B1, ADAM_B2 = 0.9, 0.999
+SHORTEST_CUT = 8  # transitions of an unroll of which short lives are computed apart
 
 
 class LearnerState(flax.struct.PyTreeNode):
@@ -179,22 +181,29 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
         parts = _by_actors(trajectory, here)
         first = parts.is_first[:, 1:]
         life = jnp.cumsum(first, axis=1) * (b == 1)
+        # Of two lives in an unroll one is short: it costs half as many rows. (In unrolls that are
+        # short themselves that is not worth its compilation.)
+        sizes = [steps // 2, steps] if b == 1 and steps >= SHORTEST_CUT else [steps]
 
         def gradient_of(part: tuple[Trajectory, chex.Array]):
-            trajectory, counted = part
+            def over(rows: int, trajectory: Trajectory, counted: chex.Array):
+                trajectory, counted = _window(trajectory, counted, rows)
 
-            def take() -> tuple[Params, dict[str, chex.Array]]:
                 def of(params: Params):
                     return loss(agent, config, params, trajectory, counted)
 
                 return jax.grad(of, has_aux=True)(snapshot.params)
 
-            def skip() -> tuple[Params, dict[str, chex.Array]]:
-                return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(take))
+            takes = [functools.partial(over, rows) for rows in sizes]
 
-            present = jnp.any(counted)
-            gradient, numbers = jax.lax.cond(present, take, skip)
-            return gradient, numbers, present
+            def skip(*_: Any) -> tuple[Params, dict[str, chex.Array]]:
+                gradient = jax.eval_shape(takes[-1], *part)
+                return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), gradient)
+
+            length = jnp.sum(jnp.any(part[1], axis=1))
+            which = jnp.searchsorted(jnp.array([0, *sizes]), length)
+            gradient, numbers = jax.lax.switch(which, [skip, *takes], *part)
+            return gradient, numbers, length > 0
 
         def of_life(n: chex.Array, carried):
             state, metrics = carried
@@ -224,6 +233,32 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
         return state, metrics | {"parameter_norm": optax.tree.norm(state.params)}
 
     return devices.compile(update)
+
+
+def _window(
+    trajectory: Trajectory, counted: chex.Array, rows: int
+) -> tuple[Trajectory, chex.Array]:
+    """The part of so many transitions in which a life's `counted` ones, at most so many, are.
+
+    Its carry is arbitrary unless it is the trajectory's first part: the life begins inside then,
+    where the carry is reset.
+    """
+    steps = len(counted)
+    start = jnp.minimum(jnp.argmax(jnp.any(counted, axis=1)), steps - rows)
+
+    def cut(tree: Any, length: int) -> Any:
+        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, length), tree)
+
+    window = Trajectory(
+        observation=cut(trajectory.observation, rows + 1),
+        action=cut(trajectory.action, rows),
+        reward=cut(trajectory.reward, rows + 1),
+        discount=cut(trajectory.discount, rows + 1),
+        is_first=cut(trajectory.is_first, rows + 1),
+        initial_carry=trajectory.initial_carry,
+        saved=cut(trajectory.saved, rows),
+    )
+    return window, cut(counted, rows)
 
 
 def _by_actors(trajectory: Trajectory, size: int) -> Trajectory:

@@ -100,6 +100,39 @@ def test_stale_gradients_move_the_newest_parameters(update):
     assert counts == [8, 8]
 
 
+def test_lives_of_any_length():
+    """Lives of 2 and 5, of 1, 3 and 2, and of 8 transitions: six updates, by what acting saved."""
+    unroll = random_unroll(AGENT, np.random.default_rng(0), 8, 3)
+    is_first = np.zeros((3, 9), bool)
+    is_first[0, 3] = is_first[1, 2] = is_first[1, 6] = True
+    discount = 1 - np.roll(is_first, -1, axis=1).astype(np.float32)
+    reward = np.where(is_first, 0, unroll.timesteps.reward)
+    unroll = unroll.replace(
+        timesteps=unroll.timesteps.replace(is_first=is_first, discount=discount, reward=reward)
+    )
+    params, shared = params_of(1), params_of(0)
+    trajectory = learner.assemble(AGENT, unroll)
+    rows = trajectory.observation[:-1], trajectory.initial_carry, trajectory.is_first[:-1]
+    saved = AGENT.apply(params, *rows)[0].saved
+    unroll = unroll.replace(saved=[jax.tree.map(lambda x, t=t: x[t], saved) for t in range(8)])
+    state, numbers = learner.make_update(AGENT, CONFIG, Devices(1))(
+        learner_state(CONFIG, shared), snapshot_of(params), unroll
+    )
+    lives = [(0, 0, 2), (1, 0, 1), (2, 0, 8), (0, 3, 8), (1, 2, 5), (1, 6, 8)]
+    gradients = []
+    for actor, start, end in lives:
+        counted = np.zeros((8, 3))
+        counted[start:end, actor] = 1
+        gradients.append(3 * flat(gradient_of(params, trajectory, counted)))
+    norms = np.asarray(numbers["gradient_norm"])
+    expected = [np.linalg.norm(g) for g in gradients]
+    np.testing.assert_allclose(norms[~np.isnan(norms)], expected, rtol=1e-3)
+    end = reference.amsgrad(flat(shared), gradients, 1e-3, 1e-4)
+    way = np.linalg.norm(end - flat(shared))
+    assert np.linalg.norm(flat(state.params) - end) < 1e-3 * way
+    assert np.nansum(numbers["transitions"]) == sum(end - start for _, start, end in lives)
+
+
 def test_actors_that_share_an_update():
     """b = B = 2: one step along the mean gradient of whole unrolls, with the scaled optimiser."""
     config = dataclasses.replace(CONFIG, actors_per_update=2)

@@ -382,6 +382,9 @@ def record(
             action = np.asarray(action)
             if how.mode == "random":
                 action = rng.integers(spec.num_actions, size=1)
+            if not row.game_over[0]:
+                for each in {envs, colour}:  # step while this row is kept
+                    each.send(action)
             here = {field: np.asarray(value) for field, value in said.items()} | {
                 "action": np.int32(action[0]),
                 "lives": np.int32(row.lives[0]),
@@ -394,10 +397,7 @@ def record(
             if row.game_over[0]:
                 kept["reward"].append(np.float32(0))
                 break
-            envs.send(action)
             row = envs.recv()
-            if colour is not envs:
-                colour.send(action)
             shown = row if colour is envs else colour.recv()
             kept["reward"].append(row.timestep.reward[0])
             bar.update()

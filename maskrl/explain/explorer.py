@@ -37,7 +37,7 @@ from maskrl.explain.overlay import (
     layers,
 )
 from maskrl.explain.video import FPS, title
-from maskrl.recording import MASK_CELLS, Recording, softmax
+from maskrl.recording import MASK_CELLS, Frames, Recording, softmax
 
 CHUNK = 64  # frames that the page decodes at a time, some 10 ms of work
 SCRIPTS = ("data", "pictures", "facts", "timeline", "moments", "sights", "export", "app")
@@ -246,13 +246,7 @@ def _arrays(
             yield f"{name}-{quantity}", getattr(quantities, quantity)(mask).astype("<f4")
         yield f"{name}-highest", quantities.highest(mask, _HIGHEST, _APART).astype("<i4")
     yield from _what_ifs(recording, telling)
-    index = np.zeros(1 << 24, np.uint8)
-    if palette is not None:
-        index[palette] = np.arange(len(palette))
-    for number, start in enumerate(range(0, len(recording), CHUNK)):
-        pixels = _packed(recording.frames[start : start + CHUNK])
-        if palette is not None:
-            pixels = index[pixels]
+    for number, pixels in enumerate(_pixels(recording.frames, palette)):
         pixels[1:] ^= pixels[:-1].copy()
         yield f"frames-{number}", pixels
 
@@ -284,13 +278,28 @@ def _packed(frames: np.ndarray) -> np.ndarray:
     return padded.view("<u4")[..., 0]
 
 
-def _palette(frames: np.ndarray) -> np.ndarray | None:
-    """The frames' colours, uint32 in ascending order; None if a byte cannot number them."""
+def _palette(frames: np.ndarray | Frames) -> np.ndarray | None:
+    """The frames' colours, uint32 [P]; None if a byte cannot number them."""
+    if isinstance(frames, Frames):
+        return _packed(frames.palette)
     found = np.zeros(1 << 24, bool)  # by colour: quicker than sorting every pixel
     for start in range(0, len(frames), CHUNK):
         found[_packed(frames[start : start + CHUNK])] = True
     palette = np.flatnonzero(found).astype("<u4")
     return palette if len(palette) <= 256 else None
+
+
+def _pixels(frames: np.ndarray | Frames, palette: np.ndarray | None) -> Iterator[np.ndarray]:
+    """Frames by the chunk, [CHUNK, 210, 160]: rows of the palette, or colours if there is none."""
+    parts = [slice(start, start + CHUNK) for start in range(0, len(frames), CHUNK)]
+    if isinstance(frames, Frames):
+        yield from (frames.pixels[part].copy() for part in parts)
+    elif palette is None:
+        yield from (_packed(frames[part]) for part in parts)
+    else:
+        index = np.zeros(1 << 24, np.uint8)
+        index[palette] = np.arange(len(palette))
+        yield from (index[_packed(frames[part])] for part in parts)
 
 
 def _script(name: str, array: np.ndarray) -> str:

@@ -1,6 +1,7 @@
 """Everything that is drawn of recordings, in one call."""
 
 import argparse
+import concurrent.futures
 import pathlib
 from collections.abc import Collection, Sequence
 
@@ -90,28 +91,43 @@ def explain(
     if len({path.stem for path in paths}) < len(paths):
         raise UserError("two of the recordings have the same file name: rename one")
     output = pathlib.Path(output)
-    written: list[pathlib.Path] = []
     rows: dict[str, list[figures.Row]] = {"policy": [], "value": []}
     games = set()
-    for group in progress(groups, desc="explain", unit=" games", disable=len(groups) == 1):
+
+    def draw(group: Sequence[str | pathlib.Path]) -> list[pathlib.Path]:
         recordings = [read(path) for path in group]
         recording, stem = recordings[0], pathlib.Path(group[0]).stem
         games.add(recording.game)
         drawn = [layers(game, branch, contrast, style, beside=recordings) for game in recordings]
         chosen = parse(frames, recording) if frames else choose(recording, CHOSEN)
-        if "figures" in parts:
-            written += _write_figures(recording, drawn[0], chosen, output / stem, layout)
-        if "gallery" in parts:
-            for name, layer in drawn[0].items():
-                rows[name].append(figures.gallery_row(recording, layer, chosen))
-        if "videos" in parts:
-            written.append(video.write_gif(recording, drawn[0], output / f"{stem}.gif"))
-            for path, game, shown in zip(group, recordings, drawn, strict=True):
-                target = output / f"{pathlib.Path(path).stem}.mp4"
-                written.append(video.write_mp4(game, shown, target))
-        del recording, recordings, drawn  # before the next group is read
-    if "explorer" in parts:
-        alike = len(games) == 1 and len(groups) > 1
+        made = []
+        # Most of a video is another process's work, the encoder's: there is time for the rest.
+        with concurrent.futures.ThreadPoolExecutor(1) as beside:
+            if "figures" in parts:
+                what = recording, drawn[0], chosen, output / stem, layout
+                made.append(beside.submit(_write_figures, *what))
+            if "explorer" in parts and len(groups) == 1:
+                page = output / f"{stem}.html", branch, contrast, style
+                made.append(beside.submit(lambda: [write_explorer(recordings, *page)]))
+            if "gallery" in parts:
+                for name, layer in drawn[0].items():
+                    rows[name].append(figures.gallery_row(recording, layer, chosen))
+            videos = []
+            if "videos" in parts:
+                gif = output / f"{stem}.gif"
+                made.append(beside.submit(lambda: [video.write_gif(recording, drawn[0], gif)]))
+                for path, game, shown in zip(group, recordings, drawn, strict=True):
+                    target = output / f"{pathlib.Path(path).stem}.mp4"
+                    videos.append(video.write_mp4(game, shown, target))
+        return [path for future in made for path in future.result()] + videos
+
+    written = [
+        path
+        for group in progress(groups, desc="explain", unit=" games", disable=len(groups) == 1)
+        for path in draw(group)
+    ]
+    if "explorer" in parts and len(groups) > 1:
+        alike = len(games) == 1
         for group in [paths] if alike else groups:
             page = output / ("explorer.html" if alike else f"{pathlib.Path(group[0]).stem}.html")
             written.append(write_explorer(map(read, group), page, branch, contrast, style))

@@ -7,12 +7,12 @@ legend for all recordings of a page and for both branches.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from maskrl.explain.overlay import contrast_scale, cover
-from maskrl.recording import MASK_CELLS, Recording
+from maskrl.recording import MASK_CELLS, Frames, Recording
 
 COUNT = 12  # sights, at most
 _SHIFT = 5  # the colour channels' lowest bits are left out: 8 levels of each remain
@@ -53,17 +53,18 @@ class Share:
 def see(recording: Recording, masks: Mapping[str, np.ndarray]) -> Seen:
     """Looks at every cell; `masks`, float32 [T, 10, 10], are those whose sights are wanted."""
     top, bottom = recording.view
+    colours_at = _colours_of(recording.frames, slice(top, bottom))
     present = np.zeros(_COLOURS, bool)
     for t in range(0, len(recording), _SAMPLED):
-        present[_colours(recording.frames[t][top:bottom])] = True
+        present[colours_at(t)] = True
     colours = np.flatnonzero(present)
     number = np.full(_COLOURS, len(colours))
     number[colours] = np.arange(len(colours))
     size = len(colours) + 1
     start = cover(recording.view)[top:bottom] * size
     counts = np.empty((len(recording), MASK_CELLS**2 * size), np.uint16)
-    for t, frame in enumerate(recording.frames):
-        place = number[_colours(frame[top:bottom])] + start
+    for t in range(len(recording)):
+        place = number[colours_at(t)] + start
         counts[t] = np.bincount(place.ravel(), minlength=counts.shape[1])
     counts = counts.reshape(-1, size)
     # Rows are told apart by a sum with random weights of 63 bits: quicker than by their numbers.
@@ -135,6 +136,14 @@ def summary(mask: np.ndarray, label: np.ndarray, count: int) -> list[Share]:
         )
         for k in range(count)
     ]
+
+
+def _colours_of(frames: np.ndarray | Frames, rows: slice) -> Callable[[int], np.ndarray]:
+    """`t -> _colours` of these rows of frame t."""
+    if not isinstance(frames, Frames):
+        return lambda t: _colours(frames[t][rows])
+    table = _colours(frames.palette)
+    return lambda t: table[frames.pixels[t, rows]]
 
 
 def _colours(frames: np.ndarray) -> np.ndarray:

@@ -267,6 +267,8 @@ def test_ratio_of_two_samples():
     whole, low, high = measures.bootstrap_ratio(np.array([1.0, 3.0]), np.array([2.0, 2.0]))
     assert (whole, low, high) == (1.0, 0.5, 1.5)
     assert measures.bootstrap_ratio(np.ones(1), np.ones(9))[1] == -np.inf
+    # Of two games one brought no point: a quarter of all draws are of that game alone.
+    assert measures.bootstrap_ratio(np.ones(2), np.array([0.0, 2.0])) == (1.0, 0.5, np.inf)
 
 
 def test_layers_made_anew():

@@ -94,8 +94,12 @@ def wrong_ones(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
     return _each(cases, seed, folder, "wrong flags", wrong, refused)
 
 
+# A learning rate at which parameters may rightly become no numbers, and the run says so.
+DIVERGES = "--learning-rate=1.0"
+
+
 def right_ones(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
-    """Holds: they train to their last step."""
+    """Holds: they train to their last step, or say that what they learn has no limit."""
     return _each(cases, seed, folder, "right flags", right, trained)
 
 
@@ -130,11 +134,13 @@ def refused(folder: pathlib.Path, flags: list[str]) -> str:
 
 def trained(folder: pathlib.Path, flags: list[str]) -> str:
     """Why a right command line did not train; "" if it did."""
-    code, said, _ = _run(folder, [*flags, "--run-dir=run"])
+    code, said, errors = _run(folder, [*flags, "--run-dir=run"])
     if code == 128 + signal.SIGINT:  # the attack was asked to stop, and the run took it for itself
         raise KeyboardInterrupt
+    if code == 2 and DIVERGES in flags and "is no finite number any more" in errors:
+        return ""
     if code != 0:
-        return f"exit code {code}"
+        return f"exit code {code}: {errors}"
     settings = config.read(folder / "run" / checkpoint.CONFIG)
     steps = checkpoint.Checkpointer(folder / "run").newest
     if steps < settings.steps:

@@ -181,12 +181,16 @@ def bootstrap_ratio(
 ) -> Number:
     """The ratio of the means of two independent samples of games, [N] and [M], and its interval.
 
-    Both are drawn with replacement (Efron & Tibshirani 1993, section 8.3).
+    Both are drawn with replacement (Efron & Tibshirani 1993, section 8.3). Where all that was drawn
+    of `below` has a mean of 0, as games without a point, the ratio has no limit. The mean of
+    `below` itself must not be 0.
     """
     whole = float(above.mean() / below.mean())
     if min(len(above), len(below)) < 2:
         return whole, -np.inf, np.inf
     rng = np.random.default_rng(seed)
     means = [x[rng.integers(len(x), size=(resamples, len(x)))].mean(axis=1) for x in (above, below)]
-    low, high = np.percentile(means[0] / means[1], [2.5, 97.5])
+    ratios = np.divide(*means, out=np.full(resamples, np.inf), where=means[1] != 0)
+    # A percentile between two drawn ones would be computed from infinities.
+    low, high = np.percentile(ratios, [2.5, 97.5], method="nearest")
     return whole, float(low), float(high)

@@ -67,7 +67,7 @@ def controls_table(subjects: list[Subject]) -> Table:
         scores, lengths = control_scores(subject), control_scores(subject, "lengths")
         for name, played in scores.items():
             of_normal = "-"
-            if "normal" in scores:
+            if "normal" in scores and scores["normal"].mean():
                 ratio = measures.bootstrap_ratio(played, scores["normal"])
                 of_normal = interval(tuple(100 * x for x in ratio), 0)
             mean = measures.bootstrap(played, np.arange(len(played)))

@@ -83,7 +83,6 @@ def draw(runs: list[pathlib.Path], original: pathlib.Path | None) -> Figure:
         random = PAPER_RANDOM[GAMES.index(game)][1]
         for axes in (greedy, greedy_by_hour):
             axes.axhline(random, color="black", linestyle=":", label=f"random play ({random:g})")
-        greedy.legend(frameon=False)
     lives.set(ylabel="clipped reward per life, sampled")
     greedy.set(
         xlabel="millions of agent steps (4 frames each)", ylabel="score of a whole game, greedy"
@@ -93,7 +92,8 @@ def draw(runs: list[pathlib.Path], original: pathlib.Path | None) -> Figure:
     lives_by_hour.set_xlim(left=0)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    lives.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    named = [line for axes in (lives, greedy) for line in axes.get_legend_handles_labels()[0]]
+    figure.legend(handles=named, frameon=False, loc="outside lower center", ncols=3)
     figure.suptitle(game)
     return figure
 

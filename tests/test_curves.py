@@ -30,11 +30,12 @@ def test_curves_of_two_runs(tmp_path):
         "game,from_step,to_step,clipped_reward_per_life,sem\n"
         "Breakout,0,1000,0.5,0.1\nPong,0,1000,9,1\nBreakout,5000,6000,2,0.1\n"
     )
-    lives, by_hour, greedy, greedy_by_hour = curves.draw(runs, tmp_path).axes
+    figure = curves.draw(runs, tmp_path)
+    lives, by_hour, greedy, greedy_by_hour = figure.axes
     assert [line.get_ydata().tolist() for line in lives.lines[:2]] == [[1, 2, 3], [1, 5]]
     assert by_hour.lines[0].get_xdata().tolist() == [0, 1, 2]
     assert greedy_by_hour.lines[0].get_ydata().tolist() == [10, 20, 30]
-    assert "a, float32" in lives.get_legend().get_texts()[0].get_text()
+    assert "a, float32" in figure.legends[0].get_texts()[0].get_text()
     assert lives.lines[2].get_xydata().tolist() == [[0.0005, 0.5]]
     theirs = [x for x in greedy.lines if "original" in x.get_label()]
     assert theirs[0].get_xydata().tolist() == [[0.0005, 7]]

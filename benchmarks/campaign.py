@@ -67,16 +67,21 @@ class Run:
         except UserError:
             return True
 
-    def begin(self, core: int | None, nice: int) -> None:
-        """Starts `train.py`, on one core or on all, or goes on with what it has left."""
+    @property
+    def command(self) -> list[str]:
+        """`train.py` from the start, or from where it has left off."""
         if (self.folder / checkpoint.CONFIG).exists():
             flags = ["--resume", str(self.folder), "--steps", str(self.steps)]
         else:
             flags = [*self.flags, "--run-dir", str(self.folder)]
+        return [sys.executable, str(CHECKOUT / "train.py"), *flags]
+
+    def begin(self, core: int | None, nice: int) -> None:
+        """Starts its command, on one core or on all."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with open(self.folder.with_suffix(".log"), "a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(CHECKOUT / "train.py"), *flags],
+                self.command,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for this program, which passes it on

@@ -4,7 +4,8 @@
 
 Trains `SETTINGS` with `train.py`, reads from each run's last row how far every group of layers has
 moved from its start, and prints the ratios to the first setting: 35 groups of one actor, each with
-its own stale parameters. Runs that are there already (in `--runs`) are not made again.
+its own stale parameters. Runs that are there already (in `--runs`) are not made again; one that was
+interrupted goes on.
 """
 
 import csv
@@ -15,11 +16,11 @@ import sys
 
 import numpy as np
 
+from benchmarks.campaign import Run
 from maskrl import checkpoint
 from maskrl.cli import Parser
 from maskrl.errors import UserError, exit_on_user_error
 
-CHECKOUT = pathlib.Path(__file__).parent.parent
 MOVED = ("moved_torso", "moved_core", "moved_policy", "moved_value")
 SETTINGS = {
     "literal: 35 groups of 1": ["--preset=paper", "--groups=35", "--actors-per-group=1"],
@@ -28,13 +29,11 @@ SETTINGS = {
 }
 
 
-def distances(run: pathlib.Path, flags: list[str]) -> list[float]:
+def distances(run: Run) -> list[float]:
     """How far each group of layers has moved at the end of the run, which is made if need be."""
-    if not (run / "metrics.csv").exists():
-        command = [sys.executable, str(CHECKOUT / "train.py"), *flags, f"--run-dir={run}"]
-        if subprocess.run(command).returncode:
-            raise UserError(f"{' '.join(command)} has failed")
-    with open(run / "metrics.csv", newline="") as file:
+    if not run.done and subprocess.run(run.command).returncode:
+        raise UserError(f"{' '.join(run.command)} has failed")
+    with open(run.folder / "metrics.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["moved_torso"]]
     return [float(rows[-1][name]) for name in MOVED]
 
@@ -56,8 +55,11 @@ def main(argv: list[str] | None = None) -> int:
         moved = {
             name: [
                 distances(
-                    args.runs / f"{n}-seed{seed}",
-                    [*common, *flags, f"--seed={seed}", "--eval-every=0"],
+                    Run(
+                        [*common, *flags, f"--seed={seed}", "--eval-every=0"],
+                        args.runs / f"{n}-seed{seed}",
+                        args.steps,
+                    )
                 )
                 for seed in args.seeds
             ]

@@ -101,7 +101,7 @@ def decrease_table(subjects: list[Subject]) -> Table:
         normal = float(scores["normal"].mean())
         ours = (
             f"{decrease(game, normal, float(scores[name].mean())):.1f} ({len(scores[name])})"
-            if name in scores
+            if name in scores and normal
             else "-"
             for name in run.PLAYED[1:]
         )

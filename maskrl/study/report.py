@@ -329,12 +329,14 @@ def controls_figure(subjects: list[Subject]) -> Figure:
     panels = figure.subplots(1, len(subjects), squeeze=False, sharey=True, sharex=True)[0]
     for axes, subject in zip(panels, subjects, strict=True):
         scores = control_scores(subject)
-        base = scores.get("normal", np.ones(1)).mean()
+        base = scores["normal"].mean() if "normal" in scores else 0.0
+        no_share = "normal is 0" if "normal" in scores else "normal not played"
         axes.axvline(100, color="#bbbbbb", linewidth=1)
         for y, name in enumerate(run.PLAYED):
-            if name not in scores:
+            if name not in scores or not base:
                 axes.annotate(
-                    "not played", (0.02, y), xycoords=("axes fraction", "data"), fontsize=7,
+                    no_share if name in scores else "not played", (0.02, y),
+                    xycoords=("axes fraction", "data"), fontsize=7,
                     va="center", color="#777777",
                 )  # fmt: skip
                 continue

@@ -42,6 +42,7 @@ SMALL = {
     "eval_episodes": (1, 3),
     "save_every": (1, 86_400),
 }
+DIVERGES = "--learning-rate=1.0"  # with it parameters may rightly become no numbers
 ALWAYS = {"groups", "actors_per_group", "unroll_length", "eval_every"}
 WORDS = ("", "nan", "inf", "-1", "1e400", "2.5", "99999999999999999999", "some", "--", "0x10", "é")
 
@@ -94,12 +95,8 @@ def wrong_ones(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
     return _each(cases, seed, folder, "wrong flags", wrong, refused)
 
 
-# A learning rate at which parameters may rightly become no numbers, and the run says so.
-DIVERGES = "--learning-rate=1.0"
-
-
 def right_ones(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
-    """Holds: they train to their last step, or say that what they learn has no limit."""
+    """Holds: they train to their last step, or say that their numbers became none."""
     return _each(cases, seed, folder, "right flags", right, trained)
 
 

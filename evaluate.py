@@ -33,12 +33,12 @@ from maskrl.study.run import Budget, Subject
 
 KNOWN_GAMES = 5  # whose masks `mean` and `other` take
 # Flags of a study's budget, beside --episodes and --max-episode-steps.
-STUDY_FLAGS = {
-    "frames": "moments",
-    "games": "games",
-    "look_steps": "look-steps",
-    "sanity": "sanity",
-    "seed": "study-seed",
+STUDY_FLAGS = {  # what of a study's budget has a flag of its own, and what it says
+    "frames": ("moments", "moments of play at which an agent's maps are measured"),
+    "games": ("games", "games of an agent that these moments come from"),
+    "look_steps": ("look-steps", "agent steps after which such a game is cut off"),
+    "sanity": ("sanity", "moments of an agent at which its layers are made anew"),
+    "seed": ("study-seed", "seed of its games"),
 }
 AGENTS, RESULTS = pathlib.Path("agents"), pathlib.Path("results")
 
@@ -92,8 +92,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--output", type=pathlib.Path, help="file or, to explain, folder [a new one in results/]")
     for field in dataclasses.fields(Budget):
         if field.name in STUDY_FLAGS:
-            flag = "--" + STUDY_FLAGS[field.name]
-            add(flag, type=int, help=f"to study: {field.name} per agent [{field.default}]")
+            flag, words = STUDY_FLAGS[field.name]
+            add(f"--{flag}", type=int, metavar="N", help=f"to study: {words} [{field.default}]")
     args = parser.parse_args(argv)
     explaining, studying = args.mode == "explain", args.mode == "study"
     args.agents = args.agent or []
@@ -258,7 +258,7 @@ def free_name(path: pathlib.Path) -> pathlib.Path:
 def study(args: argparse.Namespace) -> None:
     """Studies agents, or goes on with it, and reports what there is."""
     folder = args.output or RESULTS / "study"
-    given = {name: getattr(args, flag.replace("-", "_")) for name, flag in STUDY_FLAGS.items()}
+    given = {name: getattr(args, flag.replace("-", "_")) for name, (flag, _) in STUDY_FLAGS.items()}
     given |= {"episodes": args.episodes, "max_episode_steps": args.max_episode_steps}
     budget = Budget(**{name: n for name, n in given.items() if n is not None})
     if min(dataclasses.astuple(budget)) < 1:

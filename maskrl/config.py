@@ -98,7 +98,7 @@ class Config:
     eval_every: int | None = setting(
         None,
         "agent steps between greedy evaluations, one of them at the end; 0: none; by default "
-        "250,000 up to 2 million, and 2 million from there",
+        "250,000 up to 2 million, and 500,000 from there",
         low=0,
         high=MOST,
     )
@@ -141,7 +141,7 @@ class Config:
         """Agent steps between evaluations, after one at `last` (0: none yet)."""
         if self.eval_every == 0:
             return math.inf
-        return self.eval_every or (250_000 if last < 2_000_000 else 2_000_000)
+        return self.eval_every or (250_000 if last < 2_000_000 else 500_000)
 
     @property
     def run_name(self) -> str:

@@ -93,10 +93,10 @@ def result(info: AgentInfo, how: How, games: Games) -> dict[str, Any]:
 class Player:
     """Plays exactly `episodes` whole games in many environments at once, as often as asked.
 
-    It is compiled once, whatever the parameters. Every environment's share of the games is fixed
-    before the start, so that short games are not over-represented. Loss of a life resets the
-    agent's memory, not the score; each environment has a fresh normaliser, which lasts for its
-    games.
+    It is compiled once, whatever the parameters and the seed. Every environment's share of the
+    games is fixed before the start, so that short games are not over-represented. Loss of a life
+    resets the agent's memory, not the score; each environment has a fresh normaliser, which lasts
+    for its games.
 
     Raises:
       UserError: the agent does not fit the game, or has no mask to do `how` to.
@@ -117,24 +117,27 @@ class Player:
         self,
         params: Params,
         *,
+        seed: int | None = None,
         progress: bool = False,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Games:
         """Plays the games, the same ones every time, with these parameters (NumPy).
 
+        Args:
+          seed: of other games than `how`'s.
+
         Raises:
           KeyboardInterrupt: `stopped()` has become true.
         """
+        how = self._how if seed is None else dataclasses.replace(self._how, seed=seed)
         devices, count = self._devices, len(self._share)
-        choose = self._start(params)
+        choose = self._start(params, how.seed)
         # While the network chooses for one table, the environments of the other are stepped.
         parts = np.array_split(np.arange(count), min(count // devices.count, 2))
         with contextlib.ExitStack() as stack:
             tables = [
                 stack.enter_context(
-                    _Table(
-                        self._agent, self._how, devices, choose, self._fresh, ids, self._share[ids]
-                    )
+                    _Table(self._agent, how, devices, choose, self._fresh, ids, self._share[ids])
                 )
                 for ids in parts
             ]
@@ -264,15 +267,15 @@ def _round_up(number: int, multiple: int) -> int:
 
 
 def _chooser(agent: Agent, devices: Devices, how: How) -> Callable:
-    """Compiles `start(params) -> choose`, and that `choose(state, timestep, playing) -> (state,
-    action)`, split over the devices.
+    """Compiles `start(params, seed) -> choose`, and that `choose(state, timestep, playing) ->
+    (state, action)`, split over the devices.
 
     Only the rows that are `playing`, bool [B], count; the others' states and actions are arbitrary.
     """
     if how.mode == "random":
 
-        def start_random(params: Params) -> Callable:
-            rng = np.random.default_rng(how.seed)
+        def start_random(params: Params, seed: int) -> Callable:
+            rng = np.random.default_rng(seed)
             actions = agent.spec.num_actions
             return lambda state, timestep, playing: (
                 state,
@@ -307,10 +310,9 @@ def _chooser(agent: Agent, devices: Devices, how: How) -> Callable:
         return jax.lax.fori_loop(0, passes, step_few, (state, jnp.zeros(rows, jnp.int32)))
 
     compiled = devices.compile(step_playing)
-    key = devices.replicate(np.asarray(jax.random.PRNGKey(how.seed)))
 
-    def start(params: Params) -> Callable:
-        params = devices.replicate(params)
+    def start(params: Params, seed: int) -> Callable:
+        params, key = devices.replicate((params, np.asarray(jax.random.PRNGKey(seed))))
 
         def choose(state: ActorState, timestep: TimeStep, playing: np.ndarray):
             seen = timestep.replace(reward=None, discount=None)

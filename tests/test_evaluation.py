@@ -118,13 +118,17 @@ def test_lengths_count_agent_steps_of_whole_games():
 
 
 def test_a_player_is_compiled_once():
-    """It plays again with the same and with other parameters: nothing is compiled anew."""
+    """It plays again, with other parameters and other seeds, too: nothing is compiled anew."""
     agent, params = agent_and_params()
-    player = evaluation.Player(agent, 3, How(sample=True, max_episode_steps=20))
+    player = evaluation.Player(agent, 3, How(sample=True, max_episode_steps=100))
     first = player.play(params)
     with compilations() as compiled:
         again = player.play(params)
         player.play(jax.tree.map(np.zeros_like, params))
+        other = player.play(params, seed=200)
+    fresh = evaluation.play(agent, params, 3, How(sample=True, max_episode_steps=100, seed=200))
+    assert first.scores.tolist() != other.scores.tolist() == fresh.scores.tolist()
+    assert first.scores.tolist() == again.scores.tolist()
     assert again.lengths.tolist() == first.lengths.tolist()
     assert first.lengths.dtype == np.int64
     assert not compiled

@@ -26,7 +26,7 @@ from maskrl.checkpoint import AgentInfo
 from maskrl.config import EPISODE_STEPS
 from maskrl.devices import Devices
 from maskrl.errors import UserError
-from maskrl.evaluation import How
+from maskrl.evaluation import How, Player
 from maskrl.study import collect, controls, measures
 from maskrl.study.collect import Moments
 from maskrl.study.methods import METHODS, cells
@@ -128,12 +128,13 @@ def _jobs(subject: Subject, budget: Budget) -> Iterator[Job]:
         path = folder / "sanity" / f"{n:04}.npz"
         words = f"{name}: layers made anew"
         yield (1, (n + 0.3) / sanities), path, words, functools.partial(measure.sanity, n)
+    player = functools.cache(functools.partial(_player, subject, budget, known))
     parts = -(-budget.episodes // PART)
     for part, (place, control) in itertools.product(range(parts), enumerate(PLAYED)):
         if control != "random" and not subject.info.has_mask("policy") and control != "normal":
             continue
         path = folder / "controls" / f"{control}-{part:02}.json"
-        work = functools.partial(_play, subject, budget, known, control, part)
+        work = functools.partial(_play, subject, budget, player, control, part)
         yield (1, (part + place / len(PLAYED)) / parts), path, f"{name}: {control}", work
 
 
@@ -324,25 +325,29 @@ def _known(masks: np.ndarray, step_game: np.ndarray) -> controls.Known:
     return controls.Known(mean=masks.mean(axis=0), others=others)
 
 
+def _player(
+    subject: Subject, budget: Budget, moments: Callable[[], Moments], control: str, episodes: int
+) -> Player:
+    """Plays a part of a control's games, whichever; compiled once."""
+    agent = subject.agent
+    if control in controls.CONTROLS:
+        known = known_masks(moments()) if control in controls.NEEDS_KNOWN else {}
+        agent = controls.controlled(agent, control, "policy", known)
+    mode = control if control in evaluation.MODES else "normal"
+    return Player(agent, episodes, How(mode=mode, max_episode_steps=budget.max_episode_steps))
+
+
 def _play(
     subject: Subject,
     budget: Budget,
-    moments: Callable[[], Moments],
+    player: Callable[[str, int], Player],
     control: str,
     part: int,
     path: pathlib.Path,
 ) -> None:
     """Scores of part of a control's games; the seeds are the same for every control."""
     episodes = min(PART, budget.episodes - part * PART)
-    mode = control if control in evaluation.MODES else "normal"
-    play_how = How(
-        mode=mode, seed=budget.seed + 1 + part, max_episode_steps=budget.max_episode_steps
-    )
-    agent = subject.agent
-    if control in controls.CONTROLS:
-        known = known_masks(moments()) if control in controls.NEEDS_KNOWN else {}
-        agent = controls.controlled(agent, control, "policy", known)
-    games = evaluation.play(agent, subject.params, episodes, play_how)
+    games = player(control, episodes).play(subject.params, seed=budget.seed + 1 + part)
     result = {"scores": games.scores.tolist(), "lengths": games.lengths.tolist()}
     files.write(path, json.dumps(result) + "\n")
 

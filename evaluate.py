@@ -31,14 +31,19 @@ from maskrl.study.collect import collect
 from maskrl.study.controls import CONTROLS, NEEDS_KNOWN, controlled
 from maskrl.study.run import Budget, Subject
 
-KNOWN_GAMES = 5  # whose masks `mean` and `other` take
-# Flags of a study's budget, beside --episodes and --max-episode-steps.
-STUDY_FLAGS = {  # what of a study's budget has a flag of its own, and what it says
+KNOWN_GAMES, KNOWN_SEED = 5, 1_000_003  # whose masks `mean` and `other` take: no game's own
+# What of a study's budget has a flag of its own (beside --episodes and --max-episode-steps).
+STUDY_FLAGS = {
     "frames": ("moments", "moments of play at which an agent's maps are measured"),
     "games": ("games", "games of an agent that these moments come from"),
     "look_steps": ("look-steps", "agent steps after which such a game is cut off"),
     "sanity": ("sanity", "moments of an agent at which its layers are made anew"),
     "seed": ("study-seed", "seed of its games"),
+}
+FLAGS_OF = {  # of one mode alone
+    "explain": ("frames", "absolute", "drawing", "width", "no_title"),
+    "table": ("original",),
+    "study": tuple(flag.replace("-", "_") for flag, _ in STUDY_FLAGS.values()),
 }
 AGENTS, RESULTS = pathlib.Path("agents"), pathlib.Path("results")
 
@@ -95,20 +100,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             flag, words = STUDY_FLAGS[field.name]
             add(f"--{flag}", type=int, metavar="N", help=f"to study: {words} [{field.default}]")
     args = parser.parse_args(argv)
-    explaining, studying = args.mode == "explain", args.mode == "study"
+    given = [name for name in vars(args) if getattr(args, name) != parser.get_default(name)]
+    for mode, flags in FLAGS_OF.items():
+        for name in given:
+            if name in flags and args.mode != mode:
+                raise UserError(f"--{name.replace('_', '-')} is for --mode {mode}")
+    for name in ("branch", "sample", "seed"):
+        if name in given and args.mode in ("table", "study"):
+            raise UserError(f"--mode {args.mode} knows no --{name}")
     args.agents = args.agent or []
-    if len(args.agents) > 1 and not studying:
+    if len(args.agents) > 1 and args.mode != "study":
         raise UserError("several agents are for --mode study")
     args.agent = args.agents[0] if args.agents else None
-    if studying:
+    if args.mode == "study":
         return args
+    explaining = args.mode == "explain"
     args.branch = args.branch or ("both" if explaining else "policy")
     args.episodes = (1 if explaining else 100) if args.episodes is None else args.episodes
-    drawing = report.options(args)  # what is wrong with them is said before the games
-    if not explaining and drawing != report.options(parser.parse_args([])):
-        raise UserError(
-            "--frames, --absolute, --drawing, --width and --no-title are for --mode explain"
-        )
+    report.options(args)  # what is wrong with them is said before the games
     for name in ("episodes", "max_episode_steps"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1")
@@ -147,12 +156,16 @@ def find_agent(args: argparse.Namespace):
     if game and info.game != game:
         raise UserError(f"the agent in {folder} plays {info.game}, not {game}")
     best = "" if info.score is None else f", the best by evaluation, {info.score:.1f}"
-    trained = f"step {info.agent_steps}" if info.agent_steps else info.source
-    print(f"agent: {folder} ({info.game}, mask {info.mask}, {trained}{best})")
+    print(f"agent: {folder} ({info.game}, mask {info.mask}, {trained(info)}{best})")
     newest = checkpoint.Checkpointer(folder).newest or 0
     if newest > info.agent_steps:
         print(f"there is a newer one: --agent {folder / checkpoint.CHECKPOINTS / str(newest)}")
     return agent, params, info
+
+
+def trained(info: AgentInfo) -> str:
+    """Where an agent comes from, and how long it was trained where that is known."""
+    return f"{info.source}, step {info.agent_steps}" if info.agent_steps else info.source
 
 
 def how(args: argparse.Namespace, mode: str, seed: int, branch: str) -> How:
@@ -169,19 +182,19 @@ def how(args: argparse.Namespace, mode: str, seed: int, branch: str) -> How:
 def evaluate(args: argparse.Namespace) -> None:
     """Plays, prints the scores, and writes them."""
     agent, params, info = find_agent(args)
-    mode = args.mode
-    if mode in CONTROLS:
-        known = {}
-        if mode in NEEDS_KNOWN:
-            seen = collect(agent, params, KNOWN_GAMES, KNOWN_GAMES, 0, args.max_episode_steps)
-            known = run.known_masks(seen)
-        agent, mode = controlled(agent, args.mode, args.branch, known), "normal"
-    plan = how(args, mode, args.seed, args.branch)
-    player = Player(agent, args.episodes, plan)
     output = args.output or free_name(
         RESULTS / f"{info.game}-{info.mask}-{args.mode}-{info.agent_steps}-seed{args.seed}.json"
     )
     open_for_writing(output)
+    mode = args.mode
+    if mode in CONTROLS:
+        own, agent, mode = agent, controlled(agent, mode, args.branch, {}), "normal"
+        if args.mode in NEEDS_KNOWN:
+            seed = args.seed + KNOWN_SEED
+            seen = collect(own, params, KNOWN_GAMES, KNOWN_GAMES, seed, args.max_episode_steps)
+            agent = dataclasses.replace(agent, known=run.known_masks(seen))
+    plan = how(args, mode, args.seed, args.branch)
+    player = Player(agent, args.episodes, plan)
     games = player.play(params, progress=True)
     result = evaluation.result(info, plan, games)
     result |= {"mode": args.mode, "precision": args.precision}
@@ -233,17 +246,20 @@ def table(args: argparse.Namespace) -> None:
     if not results:
         raise UserError(f"no results in {RESULTS}/: python evaluate.py writes them")
     output = args.output or RESULTS / "tables.md"
-    open_for_writing(output)
+    if output.suffix == ".csv":
+        raise UserError(f"{output}: the tables are Markdown; the CSV stands beside it")
+    runs = curves.by_game([*sorted(RUNS.glob("*")), *sorted(AGENTS.glob("*"))])
+    pictures = {game: output.with_name(f"curve-{game}.png") for game in runs}
+    written = [output, output.with_suffix(".csv"), *pictures.values()]
+    for path in written:
+        if args.output and path.exists():
+            raise UserError(f"{path} exists: name another file")
+        open_for_writing(path)
     greedy = args.original and args.original / curves.GREEDY
     files.write(output, tables.markdown(results, greedy))
     files.write(output.with_suffix(".csv"), tables.comma_separated(results, greedy))
-    written = [output, output.with_suffix(".csv")]
-    trained = curves.by_game([*sorted(RUNS.glob("*")), *sorted(AGENTS.glob("*"))])
-    for game, folders in trained.items():
-        figure = curves.draw(folders, args.original)
-        with files.whole(output.with_name(f"curve-{game}.png")) as partial:
-            figure.savefig(partial, format="png", dpi=150)
-        written.append(output.with_name(f"curve-{game}.png"))
+    for game, folders in runs.items():
+        curves.save(curves.draw(folders, args.original), pictures[game])
     print(tables.text(results, greedy))
     for path in written:
         print(f"written: {path}")
@@ -261,7 +277,10 @@ def study(args: argparse.Namespace) -> None:
     given = {name: getattr(args, flag.replace("-", "_")) for name, (flag, _) in STUDY_FLAGS.items()}
     given |= {"episodes": args.episodes, "max_episode_steps": args.max_episode_steps}
     budget = Budget(**{name: n for name, n in given.items() if n is not None})
-    if min(dataclasses.astuple(budget)) < 1:
+    counts = dataclasses.asdict(budget)
+    if counts.pop("seed") < 0:
+        raise UserError("--study-seed must be at least 0")
+    if min(counts.values()) < 1:
         raise UserError("a study needs at least one of everything")
     subjects, agents = [], {}
     for path in args.agents or [None]:
@@ -270,7 +289,7 @@ def study(args: argparse.Namespace) -> None:
         name = path.resolve().name if path else info.game
         if name in agents:
             raise UserError(f"two of the agents' folders have the same name, {name}: rename one")
-        agents[name] = info.source
+        agents[name] = trained(info)
         subjects.append(Subject(name, agent, params, info, folder / name))
     run.settle(folder, budget, agents, args.precision)
     run.run(subjects, budget)

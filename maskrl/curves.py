@@ -169,6 +169,19 @@ def _draw_original(lives: Axes, greedy: Axes, folder: pathlib.Path, game: str, e
         greedy.plot(*means, color=GREY, label=f"their mean over {WINDOW} games")
 
 
+def save(figure: Figure, path: pathlib.Path) -> None:
+    """Writes a figure, whole or not at all; the suffix says in which format.
+
+    Raises:
+      UserError: there is no such format, or the file cannot be written.
+    """
+    form = path.suffix[1:]
+    if form not in (known := figure.canvas.get_supported_filetypes()):
+        raise UserError(f"{path}: a picture's name ends in one of {', '.join(sorted(known))}")
+    with files.whole(path) as partial:
+        figure.savefig(partial, format=form, dpi=150)
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = Parser("python -m maskrl.curves", __doc__)
@@ -182,10 +195,12 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(
                 "--output or --threshold: draw the curves, or print when they came there"
             )
+        if args.output is not None and args.output.exists():
+            raise UserError(f"{args.output} exists: name another file")
         if args.threshold is not None:
             print(thresholds(args.runs, args.threshold, args.original))
         if args.output is not None:
-            draw(args.runs, args.original).savefig(args.output, dpi=150)
+            save(draw(args.runs, args.original), args.output)
     return 0
 
 

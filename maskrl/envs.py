@@ -20,12 +20,43 @@ _ACTIONS = (
     *("DOWNLEFT", "UPFIRE", "RIGHTFIRE", "LEFTFIRE", "DOWNFIRE", "UPRIGHTFIRE", "UPLEFTFIRE"),
     *("DOWNRIGHTFIRE", "DOWNLEFTFIRE"),
 )
-# The minimal action sets of the paper's games (Fishing Derby and Seaquest use all 18).
+# The console's minimal action sets, `_ACTIONS` by their numbers, of the games that do not use all
+# 18; as the emulator has them (Arcade Learning Environment, `getMinimalActionSet`).
 _MINIMAL_ACTIONS = {
-    "BeamRider": (*_ACTIONS[:5], "UPRIGHT", "UPLEFT", "RIGHTFIRE", "LEFTFIRE"),
-    "Breakout": ("NOOP", "FIRE", "RIGHT", "LEFT"),
-    "MsPacman": ("NOOP", *_ACTIONS[2:10]),
-    "SpaceInvaders": ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"),
+    (0, 2, 5): "Freeway",
+    (0, 3, 4): "Skiing",
+    (1, 3, 4): "Backgammon",
+    (0, 1, 2, 5): "Blackjack Casino",
+    (0, 1, 3, 4): "Breakout Kaboom",
+    (0, 1, 11, 12): "Atlantis Atlantis2",
+    (0, 1, 3, 4, 5): "Tetris",
+    (0, 2, 3, 4, 5): "Frogger Pacman Surround",
+    (1, 6, 7, 8, 9): "VideoCheckers",
+    (0, 1, 2, 3, 4, 5): "BasicMath KingKong Qbert",
+    (0, 1, 2, 5, 10, 13): "Bowling Pooyan UpNDown",
+    (0, 1, 3, 4, 11, 12): (
+        "AirRaid Carnival DemonAttack Galaxian NameThisGame Pong SirLancelot SpaceInvaders"
+    ),
+    (0, 1, 2, 3, 4, 11, 12): "Assault",
+    (0, 1, 2, 3, 4, 10, 11, 12): "Gopher",
+    (0, 1, 3, 4, 5, 11, 12, 13): "Phoenix",
+    (0, 2, 3, 4, 5, 10, 11, 12): "Tutankham",
+    (0, 1, 2, 3, 4, 5, 10, 11, 12): "VideoPinball",
+    (0, 1, 2, 3, 4, 6, 7, 11, 12): "BeamRider",
+    (0, 1, 3, 4, 5, 8, 9, 11, 12): "Enduro",
+    (0, 2, 3, 4, 5, 6, 7, 8, 9): "Asterix CrazyClimber Koolaid LostLuggage MsPacman",
+    (0, 1, 2, 3, 4, 5, 6, 7, 8, 9): "Othello TicTacToe3d VideoChess",
+    (0, 1, 2, 3, 4, 5, 10, 11, 12, 13): "Amidar MrDo TimePilot WizardOfWor",
+    (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12): "Turmoil",
+    (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13): "KeystoneKapers",
+    (0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15): "Asteroids",
+    (0, 2, 3, 4, 5, 8, 9, 11, 12, 13, 14, 15, 16, 17): "KungFuMaster",
+    (0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17): "JourneyEscape",
+}
+_ACTIONS_OF = {
+    game: tuple(_ACTIONS[n] for n in numbers)
+    for numbers, games in _MINIMAL_ACTIONS.items()
+    for game in games.split()
 }
 
 
@@ -63,7 +94,7 @@ def game_name(name: str) -> str:
 
 def action_names(game: str, num_actions: int) -> tuple[str, ...]:
     """The console's names of the agent's actions (`ACTION_3` where they are not known)."""
-    names = _ACTIONS if num_actions == len(_ACTIONS) else _MINIMAL_ACTIONS.get(game, ())
+    names = _ACTIONS_OF.get(game, _ACTIONS)
     if len(names) == num_actions:
         return names
     return tuple(f"ACTION_{n}" for n in range(num_actions))

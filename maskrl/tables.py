@@ -78,15 +78,16 @@ PAPER_DECREASE: dict[str, tuple[Cell, ...]] = {
 }
 
 
-def decrease(game: str, normal: float, inverse: float) -> float:
-    """Table 3's decrease in %: 1 - inverse / normal.
+def decrease(game: str, normal: float, inverse: float) -> float | None:
+    """Table 3's decrease in %: 1 - inverse / normal; None where it means nothing.
 
     Fishing Derby's scores are negative; there the paper's numbers follow
-    1 - 1 / (normal - inverse + 1).
+    1 - 1 / (normal - inverse + 1), which knows no increase. Elsewhere a share of a score that is
+    not above 0 says nothing.
     """
     if game == "FishingDerby":
-        return 100 * (1 - 1 / (normal - inverse + 1))
-    return 100 * (1 - inverse / normal)
+        return 100 * (1 - 1 / (normal - inverse + 1)) if inverse <= normal else None
+    return 100 * (1 - inverse / normal) if normal > 0 <= inverse else None
 
 
 def read_results(paths: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
@@ -227,6 +228,9 @@ def lines(
                 and mask in (None, trial.mask)
                 and needed <= trial.results.keys()
             ]
+            # Agents of one run are one trial: the one that was trained longest.
+            newest = {trial.source: trial for trial in sorted(able, key=lambda t: t.agent_steps)}
+            able = list(newest.values())
             line = Line(
                 table=table, row=row, game=game, paper=theirs if limit == EPISODE_STEPS else NONE
             )
@@ -247,9 +251,7 @@ def _filled(line: Line, able: list[Trial], mode: str, original: pathlib.Path | N
     if line.table == 3:
         normal = best.cell("normal")
         games = min(games, best.results["normal"]["episodes"])
-        ours = tuple(
-            decrease(line.game, n, i) if n else None for n, i in zip(normal, ours, strict=True)
-        )
+        ours = tuple(decrease(line.game, n, i) for n, i in zip(normal, ours, strict=True))
     means = [trial.results[mode]["mean"] for trial in able]
     spread = {}
     if line.table == 1 and len(means) > 1:

@@ -55,6 +55,27 @@ def test_curves_refuse(tmp_path, capsys, second, says):
     assert not (tmp_path / "f.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("picture", "says"),
+    [("old.png", "exists"), ("f.xyz", "ends in one of"), ("file/f.png", "cannot write")],
+)
+def test_pictures_refused(tmp_path, capsys, picture, says):
+    run = write_run(tmp_path / "a", [1, 2])
+    for name in ("old.png", "file"):
+        (tmp_path / name).write_text("old")
+    with pytest.raises(SystemExit) as caught:
+        curves.main([str(run), "--output", str(tmp_path / picture)])
+    assert caught.value.code == 2
+    assert says in capsys.readouterr().err
+    assert (tmp_path / "old.png").read_text() == "old"
+
+
+def test_a_picture_in_a_new_folder(tmp_path):
+    run = write_run(tmp_path / "a", [1, 2])
+    assert curves.main([str(run), "--output", str(tmp_path / "new" / "f.svg")]) == 0
+    assert (tmp_path / "new" / "f.svg").read_text().startswith("<?xml")
+
+
 def test_curves_that_there_are(tmp_path):
     """Runs, and agents that come with the project; nothing else, and nothing without a life."""
     write_run(tmp_path / "a", [1, 2])

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from envpool.atari.registration import atari_game_list
 
-from maskrl.envs import Environments, action_names, game_name
+from maskrl.envs import Environments, action_names, game_name, num_actions
 from maskrl.errors import UserError
+from maskrl.explain import joystick
 
 
 @pytest.mark.parametrize(
@@ -42,19 +44,26 @@ def test_unknown_game(name, hint):
 @pytest.mark.parametrize(
     ("game", "actions"), [("Breakout", 4), ("SpaceInvaders", 6), ("MsPacman", 9), ("Seaquest", 18)]
 )
-def test_action_names(game, actions):
-    """As many as the game has; the paper's games have names for all of theirs."""
+def test_number_of_actions(game, actions):
     envs = Environments(game, 1, 0)
-    assert envs.num_actions == actions
+    assert envs.num_actions == num_actions(game) == actions
     envs.close()
-    names = action_names(game, actions)
-    assert len(set(names)) == actions
-    assert names[:2] == ("NOOP", "FIRE") or game == "MsPacman"
-    assert not any(name.startswith("ACTION") for name in names)
 
 
-def test_action_names_of_other_games():
-    assert action_names("Pong", 3) == ("ACTION_0", "ACTION_1", "ACTION_2")
+def test_every_game_has_names_for_its_actions():
+    """As many as EnvPool says, all of them the joystick's."""
+    for game in map(game_name, atari_game_list):
+        names = action_names(game, num_actions(game))
+        assert len({joystick.position(name) for name in names}) == len(names)
+        assert not any(name.startswith("ACTION") for name in names)
+    assert action_names("Breakout", 4) == ("NOOP", "FIRE", "RIGHT", "LEFT")
+    assert action_names("BeamRider", 9)[4:7] == ("LEFT", "UPRIGHT", "UPLEFT")
+
+
+def test_actions_without_a_name_can_be_drawn():
+    names = action_names("Pong", 3)
+    assert names == ("ACTION_0", "ACTION_1", "ACTION_2")
+    assert joystick.position(names[2]) == joystick.position("NOOP")
 
 
 def play(envs, steps, action=0):

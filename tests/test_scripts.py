@@ -277,7 +277,13 @@ EVALUATE = [
     (["--mode", "explain", "--frames", "99999"], "not within 0-10000"),
     (["--mode", "explain", "--width", "1"], "--width 1: from 2.5"),
     (["--mode", "explain", "--drawing", "fog"], "--drawing"),
-    (["--no-title"], "are for --mode explain"),
+    (["--no-title"], "--no-title is for --mode explain"),
+    (["--frames", "3"], "--frames is for --mode explain"),
+    (["--mode", "study", "--frames", "3"], "--frames is for --mode explain"),
+    (["--moments", "3"], "--moments is for --mode study"),
+    (["--mode", "inverse", "--original", "."], "--original is for --mode table"),
+    (["--mode", "study", "--seed", "3"], "--mode study knows no --seed"),
+    (["--mode", "table", "--sample"], "--mode table knows no --sample"),
     (["--nonsense"], "nonsense"),
     (["--mode", "upside-down"], "--mode"),
     (["--branch", "middle"], "--branch"),
@@ -303,9 +309,12 @@ EVALUATE = [
     (["--agent", "of-another-game", "--episodes", "1"], "6 actions"),
     (["--mode", "table"], "no results"),
     (["--agent", "unmasked", "--mode", "ones"], "no policy mask"),
+    (["--agent", "unmasked", "--mode", "other"], "no policy mask"),
+    (["--mode", "mean", "--max-episode-steps", "3"], "too short: at least 4"),
     (["--agent", RUN, "unmasked"], "several agents are for --mode study"),
     (["--agent", "unmasked", "unmasked", "--mode", "study"], "the same name"),
     (["--agent", "unmasked", "--mode", "study", "--moments", "0"], "at least one"),
+    (["--agent", "unmasked", "--mode", "study", "--study-seed", "-1"], "--study-seed"),
     (["--agent", "unmasked", "--mode", "study", "--output", "file"], "file"),
 ]
 
@@ -351,15 +360,25 @@ def test_table_of_a_damaged_result(here, capsys):
     assert "a.json is not a result" in refused(capsys, "evaluate.py", ["--mode", "table"])
 
 
-def test_table_below_a_file(here, capsys):
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        ("file/t.md", "cannot write"),
+        ("t.csv", "the tables are Markdown"),
+        ("old.md", "old.csv exists"),
+    ],
+)
+def test_tables_refused(here, capsys, output, says):
     words = {key: "word" for key in ("game", "mask", "mode", "branch", "source")}
     result = {key: 1.0 for key in tables.KEYS} | words
     result |= {"sample": False, "scores": [1.0], "lengths": [1]}
     (here / "results").mkdir()
     (here / "results" / "a.json").write_text(json.dumps(result))
-    (here / "file").write_text("")
-    argv = ["--mode", "table", "--output", "file/t.md"]
-    assert "cannot write" in refused(capsys, "evaluate.py", argv)
+    for name in ("file", "old.csv"):
+        (here / name).write_text("old")
+    assert says in refused(capsys, "evaluate.py", ["--mode", "table", "--output", output])
+    assert (here / "old.csv").read_text() == "old"
+    assert not (here / "old.md").exists()
 
 
 def parts_of(here):

@@ -110,12 +110,12 @@ def test_curves_of_a_map_that_is_right_and_of_one_that_is_wrong():
     curve = {k: np.asarray(v) for k, v in measures.curves(OnePixel(), at, rank).items()}
     high = 1 / (1 + np.exp(-3.0))
     black = curve["probability"][:, :, 0, :, 0]  # [map, way, share]
-    np.testing.assert_allclose(black[0, 0], [high] + [0.5] * 6, rtol=1e-5)
-    np.testing.assert_allclose(black[0, 1], [0.5] + [high] * 6, rtol=1e-5)
-    np.testing.assert_allclose(black[1, 0], [high] * 6 + [0.5], rtol=1e-5)
+    np.testing.assert_allclose(black[0, 0], [high] + [0.5] * 7, rtol=1e-5)
+    np.testing.assert_allclose(black[0, 1], [0.5] + [high] * 7, rtol=1e-5)
+    np.testing.assert_allclose(black[1, 0], [high] * 7 + [0.5], rtol=1e-5)
     np.testing.assert_allclose(curve["value"][0, 0, 0, 1:, 0], 3.0, rtol=1e-5)
     assert curve["kl"][0, 1, 0, 1:].max() < 1e-6
-    assert measures.area(black[0, 1], axis=-1) == pytest.approx(0.975 * high + 0.0125, rel=1e-3)
+    assert measures.area(black[0, 1], axis=-1) == pytest.approx(0.985 * high + 0.0075, rel=1e-3)
 
 
 def test_maps_compared():
@@ -211,6 +211,16 @@ def test_moments_are_drawn_evenly_from_games_of_any_length(length):
     assert len(times) == length // 2
 
 
+def test_a_random_order_gains_nothing():
+    """Whatever the network answers to a share of the screen, insertion undoes deletion."""
+    shares = np.array(measures.SHARES)
+    shown = np.stack([1 - shares, shares])  # deletion, insertion
+    answers = np.stack([1 - np.exp(-shown / scale) for scale in (0.02, 0.2, 5.0)])
+    areas = measures.area(answers, axis=-1)
+    np.testing.assert_allclose(areas[:, 0], areas[:, 1], rtol=1e-12)
+    assert np.ptp(areas) > 0.5
+
+
 def moment(batch=3):
     mask = np.random.default_rng(0).uniform(size=(batch, 10, 10)).astype(np.float32)
     return Moment(jnp.array(mask), jnp.arange(batch), jnp.full(batch, 7), jax.random.PRNGKey(0))
@@ -229,7 +239,11 @@ def test_controls_by_hand():
     np.testing.assert_array_equal(made["shifted"][:, 5:, 5:], mask[:, :5, :5])
     np.testing.assert_array_equal(made["ones"], 1)
     np.testing.assert_array_equal(made["mean"][1], known.mean)
-    np.testing.assert_array_equal(made["other"], others[[0, 1, 0], 2])
+    games = [[np.array_equal(m, game) for game in others[:, 2]].index(True) for m in made["other"]]
+    keys = (at._replace(key=jax.random.PRNGKey(n)) for n in range(9))
+    again = {tuple(np.asarray(CONTROLS["other"](key, known))[:, 0, 0].tolist()) for key in keys}
+    assert len(games) == 3
+    assert len(again) > 2  # which game's is drawn anew with every key
     np.testing.assert_allclose(
         made["rescaled"].mean(axis=(1, 2)), mask.mean(axis=(1, 2)), rtol=1e-5
     )
@@ -269,6 +283,17 @@ def test_ratio_of_two_samples():
     assert measures.bootstrap_ratio(np.ones(1), np.ones(9))[1] == -np.inf
     # Of two games one brought no point: a quarter of all draws are of that game alone.
     assert measures.bootstrap_ratio(np.ones(2), np.array([0.0, 2.0])) == (1.0, 0.5, np.inf)
+
+
+def test_share_of_the_normal_score():
+    """In %; of scores below 0, or without normal games or points, there is none."""
+    few, many = np.array([1.0, 1.0]), np.array([4.0, 4.0])
+    scores = {"normal": many, "ones": few, "inverse": np.array([-1.0, 3.0])}
+    assert report.of_normal(scores, "ones") == (25.0, 25.0, 25.0)
+    assert report.of_normal(scores, "inverse") is None
+    assert report.of_normal({"ones": few}, "ones") is None
+    assert report.of_normal({"normal": 0 * many, "ones": few}, "ones") is None
+    assert report.of_normal({"normal": -many, "ones": few}, "ones") is None
 
 
 def test_layers_made_anew():
@@ -340,12 +365,14 @@ def test_a_study_of_another_budget_is_refused(studied):
     folder, *_ = studied
     agents = {"fresh": "fresh"}
     run.settle(folder, run.Budget(**SMALL, sanity=2), agents, "float32")
-    for budget, precision in (
-        (run.Budget(), "float32"),
-        (run.Budget(**SMALL, sanity=2), "bfloat16"),
+    small = run.Budget(**SMALL, sanity=2)
+    for budget, others, precision in (
+        (run.Budget(), agents, "float32"),
+        (small, agents, "bfloat16"),
+        (small, {"fresh": "fresh, step 7"}, "float32"),
     ):
         with pytest.raises(UserError, match="another"):
-            run.settle(folder, budget, agents, precision)
+            run.settle(folder, budget, others, precision)
 
 
 @pytest.mark.slow

@@ -58,6 +58,12 @@ def test_decreases_of_the_paper(mask, game):
 def test_decrease_by_hand():
     assert tables.decrease("Breakout", 400, 100) == 75
     assert tables.decrease("FishingDerby", 40, -59) == 99
+    assert tables.decrease("FishingDerby", 0, 0) == 0
+    # A control may do better than normal play, and other games' scores may be below 0, too.
+    assert tables.decrease("FishingDerby", 41, 42) is None
+    assert tables.decrease("Pong", -15, -21) is None
+    assert tables.decrease("Pong", 15, -21) is None
+    assert tables.decrease("Breakout", 100, 150) == -50
 
 
 def line(results, table, row, game="Breakout", limit=EPISODE_STEPS, original=None):
@@ -118,12 +124,16 @@ def test_normal_and_inverse_are_of_one_agent():
     assert line(results, 2, "Mask A3C inverse").ours == NONE
 
 
-def test_trials_are_agents_and_not_seeds():
-    """Other seeds of an agent's games are no trials, and no choice: the most games count."""
+def test_trials_are_runs_and_not_seeds():
+    """Other seeds of an agent's games are no trials, and no choice: the most games count.
+
+    Nor is an earlier agent of the same run.
+    """
     results = [
         result("normal", 300.0, seed=1),
         result("normal", 100.0, seed=2, episodes=100),
-        result("normal", 200.0, agent_steps=5),
+        result("normal", 900.0, seed=2, episodes=100, agent_steps=7),
+        result("normal", 200.0, agent_steps=5, source="another run"),
     ]
     best = line(results, 1, "Mask A3C")
     assert (best.trials, best.ours[1]) == (2, 200.0)

@@ -8,13 +8,15 @@ from PIL import Image, ImageDraw
 
 from maskrl.errors import UserError
 
-_NAME = re.compile(r"NOOP|(?=.)(UP|DOWN)?(LEFT|RIGHT)?(FIRE)?")
+_NAME = re.compile(r"NOOP|ACTION_\d+|(?=.)(UP|DOWN)?(LEFT|RIGHT)?(FIRE)?")
 _FINE = 4  # drawn this much larger, then shrunk: smooth edges
 PRESSED = (230, 60, 50)
 
 
 def position(action_name: str) -> tuple[int, int, bool]:
     """Where "UPRIGHTFIRE" holds the stick, (1, -1): right, up (rows run down), and the button.
+
+    An action whose name is not known ("ACTION_3") is drawn as none.
 
     Raises:
       UserError: the name is no action of the console.

@@ -146,7 +146,7 @@ def _write_figures(recording: Recording, drawn, chosen, stem: pathlib.Path, layo
     made = {
         "value": (
             figures.value_figure(recording, drawn.get("value"), chosen, layout),
-            "value mask at chosen frames, and the state value",
+            f"{'value mask at ' if 'value' in drawn else ''}chosen frames, and the state value",
         ),
         "consecutive": (consecutive, f"consecutive steps from {start} on"),
     }

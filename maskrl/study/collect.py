@@ -138,7 +138,12 @@ def collect(
 
     Args:
       frames: moments wanted of all games; fewer where games are too short for their share.
+
+    Raises:
+      UserError: the games are too short for even one pair.
     """
+    if max_steps < SETTLED + 2:
+        raise UserError(f"games of {max_steps} agent steps are too short: at least {SETTLED + 2}")
     spec, rng = agent.spec, np.random.default_rng(seed)
     step = jax.jit(functools.partial(agent.step, greedy=True))
     level = jax.jit(black_level)

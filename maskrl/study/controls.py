@@ -15,7 +15,9 @@ also how much it lets through; each control here changes some of that and leaves
 | rescaled | 1 - M, times what keeps its mean | kept | changed | yes, inverted |
 | inverse | 1 - M | changed | mirrored | yes, inverted |
 
-(`inverse` is `maskrl.evaluation`'s own mode; the others are here.)
+(`inverse` is `maskrl.evaluation`'s own mode; the others are here.) In greedy play `rescaled` can
+differ from `inverse` by the heads' biases only: one factor for all logits leaves their order. What
+changes the place alone, the numbers kept, is `reversed`.
 """
 
 import dataclasses
@@ -79,9 +81,11 @@ def noise(at: Moment, known: Known | None) -> chex.Array:
 
 
 def other(at: Moment, known: Known | None) -> chex.Array:
-    """Another game's mask of the same step."""
+    """Another game's mask of the same step; which game's is drawn by the actor and the key."""
     games, steps = known.others.shape[:2]
-    return jnp.asarray(known.others)[at.actor % games, at.step % steps]
+    keys = jax.vmap(lambda a: jax.random.fold_in(at.key, a))(at.actor)
+    game = jax.vmap(lambda key: jax.random.randint(key, (), 0, games))(keys)
+    return jnp.asarray(known.others)[game, at.step % steps]
 
 
 def reversed_ranks(at: Moment, known: Known | None) -> chex.Array:

@@ -15,8 +15,10 @@ from maskrl.networks import MASK_CELLS
 from maskrl.study.methods import blurred, pixels
 from maskrl.study.probe import Answer, Probe, Scene, kl
 
-# Shares of the screen's cells at which the curves are sampled, and the backgrounds.
-SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0)
+# Shares of the screen's cells at which the curves are sampled, and the backgrounds. What is left
+# when a share of a random order is deleted is what is there when the rest is inserted: the shares
+# mirror each other, so that the areas of a random order are equal in the mean.
+SHARES = (0.0, 0.03, 0.1, 0.35, 0.65, 0.9, 0.97, 1.0)
 BACKGROUNDS = ("black", "blur", "mean")
 WAYS = ("deletion", "insertion")
 CURVES = ("probability", "kl", "value", "kept")

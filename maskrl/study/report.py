@@ -60,28 +60,39 @@ def _numbers(path: pathlib.Path, what: str) -> np.ndarray:
         return numbers
 
 
+def of_normal(scores: dict[str, np.ndarray], name: str) -> measures.Number | None:
+    """A control's mean score in % of the normal one, and its interval.
+
+    None where a share says nothing: no normal games, or scores below 0 or without a point.
+    """
+    normal = scores.get("normal")
+    if normal is None or normal.mean() <= 0 or min(normal.min(), scores[name].min()) < 0:
+        return None
+    return tuple(100 * x for x in measures.bootstrap_ratio(scores[name], normal))
+
+
 def controls_table(subjects: list[Subject]) -> Table:
     """The inverse test beside its controls."""
     rows = []
     for subject in subjects:
         scores, lengths = control_scores(subject), control_scores(subject, "lengths")
         for name, played in scores.items():
-            of_normal = "-"
-            if "normal" in scores and scores["normal"].mean():
-                ratio = measures.bootstrap_ratio(played, scores["normal"])
-                of_normal = interval(tuple(100 * x for x in ratio), 0)
+            share = of_normal(scores, name)
             mean = measures.bootstrap(played, np.arange(len(played)))
             steps = f"{lengths[name].mean():.0f}"
-            rows.append((subject.name, name, f"{len(played)}", steps, interval(mean, 1), of_normal))
+            share = "-" if share is None else interval(share, 0)
+            rows.append((subject.name, name, f"{len(played)}", steps, interval(mean, 1), share))
     return Table(
         "controls",
         "Is it the place that matters?",
         "Mean score of whole games in which the policy's mask was replaced, and what share of the "
-        "normal mean that is (the two samples of games drawn independently). ones: no mask; mean: "
+        "normal mean that is (the two samples of games drawn independently; - where there are "
+        "scores below 0). ones: no mask; mean: "
         "its time mean; shifted: 5 cells off both ways; shuffled: cells permuted, one permutation "
         "a game; noise: permuted anew at every step; other: another game's mask; inverse: the "
         "paper's 1 - M; reversed: brightest cell for darkest, the histogram kept; rescaled: 1 - M "
-        "with the mean of M; random: uniform actions.",
+        "with the mean of M (one factor for all logits: in greedy play it can differ from inverse "
+        "by the biases only); random: uniform actions.",
         ("agent", "mask", "games", "mean steps", "mean score", "% of normal"),
         rows,
     )
@@ -98,10 +109,10 @@ def decrease_table(subjects: list[Subject]) -> Table:
         paper = "-"
         if game in GAMES and mask in PAPER_DECREASE:
             paper = f"{PAPER_DECREASE[mask][GAMES.index(game)][1]:.1f}"
-        normal = float(scores["normal"].mean())
+        means = {name: float(played.mean()) for name, played in scores.items()}
         ours = (
-            f"{decrease(game, normal, float(scores[name].mean())):.1f} ({len(scores[name])})"
-            if name in scores and normal
+            f"{lost:.1f} ({len(scores[name])})"
+            if name in means and (lost := decrease(game, means["normal"], means[name])) is not None
             else "-"
             for name in run.PLAYED[1:]
         )
@@ -110,7 +121,8 @@ def decrease_table(subjects: list[Subject]) -> Table:
         "decrease",
         "The paper's Table 3 with its controls",
         "Decrease of the mean score in %, against the normal games (intervals: the table above, "
-        "100 less its last column); in brackets the games played. The paper gives inversion alone.",
+        "100 less its last column; Fishing Derby's are the paper's 1 - 1 / (normal - score + 1)); "
+        "in brackets the games played. The paper gives inversion alone.",
         ("agent", "normal games", "inverse, the paper's", *run.PLAYED[1:]),
         rows,
     )
@@ -155,7 +167,7 @@ def gains(found: dict[str, np.ndarray], target: str) -> np.ndarray:
 
     `action`: area under insertion minus area under deletion, of the chosen action's probability.
     `value`: area under deletion minus area under insertion, of the change of V. The mean of the
-    backgrounds; a random order has 0 in the mean.
+    backgrounds; a random order has 0 in the mean (see `measures.SHARES`).
     """
     curve = found[f"{'value' if target == 'value' else 'probability'}.{target}"]
     deletion, insertion = np.moveaxis(measures.area(curve, axis=-1).mean(axis=-1), -1, 0)
@@ -329,25 +341,23 @@ def controls_figure(subjects: list[Subject]) -> Figure:
     panels = figure.subplots(1, len(subjects), squeeze=False, sharey=True, sharex=True)[0]
     for axes, subject in zip(panels, subjects, strict=True):
         scores = control_scores(subject)
-        base = scores["normal"].mean() if "normal" in scores else 0.0
-        no_share = "normal is 0" if "normal" in scores else "normal not played"
         axes.axvline(100, color="#bbbbbb", linewidth=1)
         for y, name in enumerate(run.PLAYED):
-            if name not in scores or not base:
+            share = of_normal(scores, name) if name in scores else None
+            if share is None:
                 axes.annotate(
-                    no_share if name in scores else "not played", (0.02, y),
+                    "no share of normal" if name in scores else "not played", (0.02, y),
                     xycoords=("axes fraction", "data"), fontsize=7,
                     va="center", color="#777777",
                 )  # fmt: skip
                 continue
-            games = np.arange(len(scores[name]))
-            mean, low, high = (100 * x / base for x in measures.bootstrap(scores[name], games))
-            if np.isfinite(low):
+            mean, low, high = share
+            if np.isfinite([low, high]).all():
                 axes.plot([low, high], [y, y], color="#555555")
             axes.plot(mean, y, "o", color="#c0392b" if name == "inverse" else "#1f4e79")
             axes.annotate(
-                f"{len(games)} games", (1.0, y), xycoords=("axes fraction", "data"), fontsize=6,
-                xytext=(-3, 5), textcoords="offset points", ha="right", color="#777777",
+                f"{len(scores[name])} games", (1.0, y), xycoords=("axes fraction", "data"),
+                fontsize=6, xytext=(-3, 5), textcoords="offset points", ha="right", color="#777777",
             )  # fmt: skip
         axes.set_yticks(range(len(run.PLAYED)), run.PLAYED)
         axes.set_title(subject.name, fontsize=10)
@@ -439,10 +449,12 @@ def agreement_figure(names: list[str], matrix: np.ndarray, title: str) -> Figure
 
 
 LIMITS = (
-    "Intervals that overlap decide nothing; more games (--episodes, --games) narrow them. The "
-    "cells deleted by insertion and deletion make screens that no game shows; three backgrounds "
-    "differ in how. The memory is held fixed: a map of what the memory holds is not asked for. "
-    "Perturbation methods are judged by perturbations, which favours them."
+    "Two methods are told apart where the interval of `mask - this` excludes 0, a control and "
+    "normal play where that of `% of normal` excludes 100; more games (--games, --episodes) narrow "
+    "them. There are many intervals: one in twenty misses its number by chance. The cells deleted "
+    "by insertion and deletion make screens that no game shows; three backgrounds differ in how. "
+    "The memory is held fixed: a map of what the memory holds is not asked for. Perturbation "
+    "methods are judged by perturbations, which favours them."
 )
 
 

@@ -80,6 +80,9 @@ class Subject:
 def settle(folder: pathlib.Path, budget: Budget, agents: dict[str, str], precision: str) -> None:
     """Writes what is studied, or checks that it is what the folder was begun with.
 
+    Args:
+      agents: name -> where it comes from, and its steps.
+
     Raises:
       UserError: it is not.
     """

@@ -13,12 +13,11 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import sys
 
 from maskrl import checkpoint, curves, devices, evaluation, files, recording, tables
 from maskrl.agent import make_agent
 from maskrl.checkpoint import RUNS, AgentInfo
-from maskrl.cli import Parser
+from maskrl.cli import Parser, run_program
 from maskrl.config import EPISODE_STEPS, PRECISIONS
 from maskrl.envs import game_name, num_actions
 from maskrl.errors import UserError, exit_on_user_error
@@ -319,4 +318,4 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     devices.use_cores()
-    sys.exit(main())
+    run_program(main)

@@ -20,7 +20,6 @@ import argparse
 import contextlib
 import dataclasses
 import importlib.metadata
-import os
 import pathlib
 import shutil
 import sys
@@ -30,7 +29,7 @@ from typing import Any
 import maskrl
 from maskrl import checkpoint, config, devices, hosts, training
 from maskrl.checkpoint import RUNS
-from maskrl.cli import Parser, add_config_flags
+from maskrl.cli import Parser, add_config_flags, run_program
 from maskrl.envs import game_name
 from maskrl.errors import Fault, UserError, exit_on_user_error
 from maskrl.metrics import NotFinite
@@ -67,20 +66,24 @@ def new_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Con
     """The settings of a new run, and its folder, which is not there yet."""
     if "game" in given:
         given["game"] = game_name(given["game"])
-    settings = config.Config(**(config.PRESETS.get(args.preset, {}) | given))
+    chosen = config.PRESETS.get(args.preset, {}) | given
+    if args.preset is None and "actors_per_group" not in given:
+        default, b = config.Config.actors_per_group, given.get("actors_per_update", 1)
+        if 0 < b <= config.MOST_ACTORS:
+            actors = devices.fit_actors(default, False, b)
+            if actors != default:
+                print(f"{actors} actors per group, so that they divide by devices and updates")
+            chosen["actors_per_group"] = actors
+    settings = config.Config(**chosen)
     if args.preset is None:
-        explicit = "actors_per_group" in given
-        actors = devices.fit_actors(settings.actors_per_group, explicit)
-        if actors != settings.actors_per_group:
-            print(f"{actors} actors per group, so that they divide by the devices")
-            settings = dataclasses.replace(settings, actors_per_group=actors)
+        devices.fit_actors(settings.actors_per_group, True, settings.actors_per_update)
     if settings.steps < settings.unroll_steps:
         raise UserError(
             f"--steps {settings.steps} is less than one unroll of all actors: "
             f"at least {settings.unroll_steps}"
         )
     # What these two raise, they raise before the folder is made.
-    devices.most_devices(settings.actors_per_group)
+    devices.most_devices(settings.actors_per_group, settings.actors_per_update)
     if settings.origin is not None:
         checkpoint.load_agent(pathlib.Path(settings.origin))
     run = args.run_dir or RUNS / settings.run_name
@@ -136,10 +139,6 @@ def starting(run: pathlib.Path, new: bool, signals: Signals | None) -> Iterator[
     Raises:
       UserError: the folder cannot be made, or another process has it.
     """
-    if not hosts.is_first():
-        yield
-        return
-
     above = [folder for folder in run.parents if not folder.exists()]
 
     def undo() -> str:
@@ -150,17 +149,22 @@ def starting(run: pathlib.Path, new: bool, signals: Signals | None) -> Iterator[
                     folder.rmdir()
         return "nothing was changed"
 
-    try:
-        run.mkdir(parents=True, exist_ok=not new or run.exists())
-    except OSError as error:
-        raise UserError(f"cannot make {run}: {error.strerror}") from error
-    with checkpoint.locked(run):
+    def begin() -> None:
+        try:
+            run.mkdir(parents=True, exist_ok=not new or run.exists())
+        except OSError as error:
+            raise UserError(f"cannot make {run}: {error.strerror}") from error
+        held.enter_context(checkpoint.locked(run))
         if signals is not None:
             signals.leave(undo)
+
+    with contextlib.ExitStack() as held:
+        hosts.from_first(begin)  # what stops the first host stops the others, too
         try:
             yield
         except BaseException:
-            undo()
+            if hosts.is_first():
+                undo()
             raise
 
 
@@ -180,9 +184,8 @@ def main(argv: list[str] | None = None, signals: Signals | None = None) -> int:
 
 def train(settings: config.Config, run: pathlib.Path, resume: bool, signals: Signals | None) -> int:
     """Makes the trainer, and trains; the exit code."""
-    trainer = training.Trainer(
-        settings, run, device_count=devices.most_devices(settings.actors_per_group), resume=resume
-    )
+    count = devices.most_devices(settings.actors_per_group, settings.actors_per_update)
+    trainer = training.Trainer(settings, run, device_count=count, resume=resume)
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     versions["maskrl"] = maskrl.__version__
     session = {"command": sys.argv, "versions": versions}
@@ -208,14 +211,7 @@ def program(signals: Signals) -> None:
     """`main` as a program of its own: on every core, and whoever listens may go away."""
     sys.stdout, sys.stderr = Outlet(sys.stdout), Outlet(sys.stderr)
     devices.use_cores()
-    try:
-        code = main(signals=signals)
-    except SystemExit as error:
-        code = error.code
-        if code == Fault.exit_code:  # threads that wait for a lost environment would be waited for
-            sys.stdout.flush()
-            os._exit(code)
-    sys.exit(code)
+    run_program(lambda: main(signals=signals))
 
 
 if __name__ == "__main__":

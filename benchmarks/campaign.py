@@ -37,6 +37,7 @@ class Run:
     flags: list[str]
     folder: pathlib.Path
     steps: int
+    evaluated: bool = True  # whether it is, at its end
     process: subprocess.Popen | None = None
     core: int | None = None
     tries: int = 0
@@ -50,7 +51,10 @@ class Run:
 
     @property
     def done(self) -> bool:
-        return self.saved >= self.steps
+        if self.saved < self.steps:
+            return False
+        scored = _last_row(self.folder / "metrics.csv", "eval_score_mean")
+        return not self.evaluated or int(scored.get("agent_steps", 0)) >= self.steps
 
     @property
     def given_up(self) -> bool:
@@ -70,11 +74,11 @@ class Run:
     @property
     def command(self) -> list[str]:
         """`train.py` from the start, or from where it has left off."""
+        folder, flags = "--run-dir", self.flags
         if (self.folder / checkpoint.CONFIG).exists():
-            flags = ["--resume", str(self.folder), "--steps", str(self.steps)]
-        else:
-            flags = [*self.flags, "--run-dir", str(self.folder)]
-        return [sys.executable, str(CHECKOUT / "train.py"), *flags]
+            # What it began with is said again: `train.py` refuses what contradicts it.
+            folder, flags = "--resume", without_preset(flags)
+        return [sys.executable, str(CHECKOUT / "train.py"), *flags, folder, str(self.folder)]
 
     def begin(self, core: int | None, nice: int) -> None:
         """Starts its command, on one core or on all."""
@@ -86,6 +90,7 @@ class Run:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for this program, which passes it on
             )
+        nice = max(nice, os.getpriority(os.PRIO_PROCESS, 0))
         os.setpriority(os.PRIO_PROCESS, self.process.pid, nice)
         if core is not None:
             os.sched_setaffinity(self.process.pid, {core})
@@ -119,6 +124,17 @@ class Run:
         )
 
 
+def without_preset(flags: list[str]) -> list[str]:
+    """The flags without `--preset NAME` or `--preset=NAME`: a run has settings of its own."""
+    left, rest = [], iter(flags)
+    for flag in rest:
+        if flag == "--preset":
+            next(rest, None)
+        elif not flag.startswith("--preset="):
+            left.append(flag)
+    return left
+
+
 def _last_row(path: pathlib.Path, column: str) -> dict[str, str]:
     """The last row of a CSV file in which this column is not empty."""
     try:
@@ -148,19 +164,24 @@ def read(path: pathlib.Path, runs: pathlib.Path) -> list[Run]:
     parser.add_argument("--mask", default="both")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--eval-every", type=int)
+    parser.add_argument("--run-dir")
+    parser.add_argument("--resume", nargs="?", const=True)
     found: dict[pathlib.Path, Run] = {}
     for number, line in enumerate(lines, 1):
-        flags = shlex.split(line, comments=True)
-        if not flags:
-            continue
         try:
+            flags = shlex.split(line, comments=True)
+            if not flags:
+                continue
             known, _ = parser.parse_known_args(flags)
+            if known.run_dir or known.resume:
+                raise UserError("the campaign chooses the folder: leave out --run-dir and --resume")
             folder = runs / f"{game_name(known.game)}-{known.mask}-{known.seed}"
-        except UserError as error:
+        except (UserError, ValueError) as error:
             raise UserError(f"{path}, line {number}: {error}") from error
         if folder in found:
             raise UserError(f"{path}, line {number}: {folder.name} stands there twice")
-        found[folder] = Run(flags, folder.absolute(), known.steps)
+        found[folder] = Run(flags, folder.absolute(), known.steps, known.eval_every != 0)
     return list(found.values())
 
 
@@ -203,6 +224,8 @@ def main(argv: list[str] | None = None) -> int:
     add("--status", action="store_true", help="say how the runs stand, and end")
     with exit_on_user_error("benchmarks.campaign"):
         args = parser.parse_args(argv)
+        if args.jobs is not None and args.jobs < 1:
+            raise UserError(f"--jobs {args.jobs}: at least one run at a time")
         runs = read(args.list, args.runs)
         cores: list[int | None] = sorted(os.sched_getaffinity(0))[: args.jobs]
         if args.only is not None:

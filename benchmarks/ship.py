@@ -75,7 +75,7 @@ def ship(runs: list[pathlib.Path]) -> pathlib.Path:
         "machine": machine()["processor"],
         "commit": _commit(),
         "chosen": chosen,
-        "runs": {f"seed {curves.settings(run).seed}": score for run, score in scores.items()},
+        "runs": {run.name: score for run, score in scores.items()},
     }
     files.write(folder / curves.CARD, json.dumps(card, indent=2) + "\n")
     thin(run / curves.METRICS, folder / curves.METRICS)
@@ -118,14 +118,21 @@ def cards(original: pathlib.Path | None) -> str:
         command = " ".join(["python train.py", *_flags(curves.settings(folder))])
         lines.append(
             f"- {folder.name}: `{command}`; {card['chosen']}; runs: {_runs(card['runs'])}; "
-            f"{card['machine']}, commit {card['commit']}"
+            f"shipped on {card['machine']} at commit {card['commit']}"
         )
     return "\n".join(lines) + "\n"
 
 
 def _runs(scores: dict[str, float | None]) -> str:
     """How many there were, and the best evaluation of each."""
-    return f"{len(scores)} (" + ", ".join(f"{k}: {v or 0:.5g}" for k, v in scores.items()) + ")"
+    return (
+        f"{len(scores)} ("
+        + ", ".join(
+            f"{run}: {'not evaluated' if score is None else f'{score:.5g}'}"
+            for run, score in scores.items()
+        )
+        + ")"
+    )
 
 
 def _line(folder: pathlib.Path, original: pathlib.Path | None) -> str:

@@ -57,8 +57,9 @@ def main(argv: list[str] | None = None) -> int:
                 distances(
                     Run(
                         [*common, *flags, f"--seed={seed}", "--eval-every=0"],
-                        args.runs / f"{n}-seed{seed}",
+                        args.runs / f"{args.game}-{args.precision}-{args.steps}-{n}-seed{seed}",
                         args.steps,
+                        evaluated=False,
                     )
                 )
                 for seed in args.seeds

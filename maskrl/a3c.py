@@ -115,7 +115,7 @@ class A3C:
             group.tally = Tally()
         return tallies
 
-    def glance(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def glance(self) -> tuple[np.ndarray, dict[str, np.ndarray]] | None:
         """What an actor saw last, and where its masks were; see `ActorGroup.glance`."""
         return self._turns[0].glance()
 

@@ -122,8 +122,13 @@ class ActorGroup:
         self.unrolls += 1
         return unroll
 
-    def glance(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The frame that its first actor acted on last, and the masks [10, 10], by branch."""
+    def glance(self) -> tuple[np.ndarray, dict[str, np.ndarray]] | None:
+        """The frame that its first actor acted on last, and the masks [10, 10], by branch.
+
+        None before its first step.
+        """
+        if self._row is None:
+            return None
         masks = self._devices.merge({k: v for k, v in self._masks.items() if v is not None})
         return self._row.timestep.frame[0], {branch: mask[0] for branch, mask in masks.items()}
 

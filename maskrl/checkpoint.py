@@ -102,14 +102,19 @@ class Checkpointer:
         """
         try:
             self.folder.mkdir(exist_ok=True)
-            for path in self.folder.iterdir():
-                if path.suffix in (".part", ".old") or ".orbax-checkpoint-tmp" in path.name:
+            for path in sorted(self.folder.iterdir()):
+                replaced = path.suffix == ".old" and not path.with_suffix("").exists()
+                if replaced:  # killed between the two renames of `files.whole`
+                    path.rename(path.with_suffix(""))
+                elif path.suffix in (".part", ".old") or ".orbax-checkpoint-tmp" in path.name:
                     shutil.rmtree(path)
         except OSError as error:
             raise UserError(f"cannot use {self.folder}: {error.strerror}") from error
 
     def save(self, agent_steps: int, params: Params, training: Any, info: AgentInfo) -> None:
         """Returns when everything is on disk; then older checkpoints but the newest go.
+
+        One of the same step is replaced: an evaluation may have been made since.
 
         Args:
           params, training: trees of NumPy arrays.
@@ -120,8 +125,6 @@ class Checkpointer:
         """
         folder = self.folder / str(agent_steps)
         with _said(folder):
-            if (folder / AGENT).exists():
-                return
             with files.whole(folder) as partial:
                 partial.mkdir()
                 _write(partial, info, {PARAMS: params, TRAINING: training})

@@ -3,14 +3,15 @@
 import argparse
 import dataclasses
 import io
+import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, TextIO, get_args
+from typing import Any, NoReturn, TextIO, get_args
 
 from tqdm import tqdm
 
 from maskrl.config import Config, flag_of
-from maskrl.errors import UserError
+from maskrl.errors import Fault, UserError
 
 _SELDOM = 30  # seconds between lines of progress that go to a file
 _KNOWN = "{desc}{percentage:3.0f}% {n_fmt}/{total_fmt} {remaining} left {rate_fmt}{postfix}"
@@ -31,6 +32,21 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         raise UserError(f"{message} (see --help)")
+
+
+def run_program(main: Callable[[], int]) -> NoReturn:
+    """Runs a command as a program of its own, and exits.
+
+    After a `Fault` at once: threads that wait for a lost environment would be waited for.
+    """
+    try:
+        code = main()
+    except SystemExit as error:
+        code = error.code
+        if code == Fault.exit_code:
+            sys.stdout.flush()
+            os._exit(code)
+    sys.exit(code)
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:

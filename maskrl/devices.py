@@ -159,7 +159,17 @@ def threads(sets: int) -> int:
     return -(-_cores() // sets)
 
 
-def most_devices(actors: int) -> int:
+def divides(actors: int, count: int, actors_per_update: int) -> bool:
+    """Whether a group divides over so many devices: its actors, and those that share an update.
+
+    Of these either whole updates lie on a device, or whole devices make an update.
+    """
+    here, rest = divmod(actors, count)
+    b = actors_per_update
+    return not rest and (here % b == 0 or b % here == 0)
+
+
+def most_devices(actors: int, actors_per_update: int = 1) -> int:
     """The largest number of devices of every host over which a group of so many actors divides.
 
     Raises:
@@ -168,11 +178,21 @@ def most_devices(actors: int) -> int:
     hosts = jax.process_count()
     if actors % hosts:
         raise UserError(f"{actors} actors per group do not divide by {hosts} hosts")
-    return max(d for d in range(1, jax.local_device_count() + 1) if actors // hosts % d == 0)
+    counts = [
+        d
+        for d in range(1, jax.local_device_count() + 1)
+        if divides(actors, d * hosts, actors_per_update)
+    ]
+    if not counts:
+        raise UserError(
+            f"{actors} actors per group, {actors_per_update} of them per update, do not divide by "
+            f"{hosts} hosts"
+        )
+    return max(counts)
 
 
-def fit_actors(actors: int, explicit: bool) -> int:
-    """The actors per group that divide over all devices of all hosts.
+def fit_actors(actors: int, explicit: bool, actors_per_update: int = 1) -> int:
+    """The actors per group that divide over all devices of all hosts, and into updates.
 
     Args:
       actors: wanted.
@@ -181,11 +201,18 @@ def fit_actors(actors: int, explicit: bool) -> int:
     Raises:
       UserError: the number was asked for and does not divide.
     """
-    count = jax.device_count()
-    above = -(-actors // count) * count
+    count, b = jax.device_count(), actors_per_update
+
+    def fits(n: int) -> bool:
+        return n % b == 0 and divides(n, count, b)
+
+    above = next(n for n in range(actors, actors + 2 * count * b) if fits(n))
     if explicit and above != actors:
-        nearest = f"{above - count} or {above}" if above > count else f"{above}"
+        below = next((n for n in range(actors, 0, -1) if fits(n)), None)
+        nearest = f"{below} or {above}" if below else f"{above}"
+        updates = f" in updates of {b}" if b > 1 else ""
         raise UserError(
-            f"--actors-per-group {actors} does not divide by {count} devices: take {nearest}"
+            f"--actors-per-group {actors} does not divide by {count} devices{updates}: take "
+            f"{nearest}"
         )
     return above

@@ -69,8 +69,8 @@ STALL_SECONDS = 60  # without an answer, after which environments count as lost
 
 
 def _plain(name: str) -> str:
-    """`SpaceInvadersNoFrameskip-v4`, `SpaceInvaders-v5`, `space_invaders` -> `spaceinvaders`."""
-    name = re.sub(r"(NoFrameskip|Deterministic)?-v\d+$", "", name.strip())
+    """`SpaceInvadersNoFrameskip-v4`, `ALE/SpaceInvaders-v5`, `space_invaders`: `spaceinvaders`."""
+    name = re.sub(r"^ALE/|(NoFrameskip|Deterministic)?-v\d+$", "", name.strip())
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -161,6 +161,7 @@ class Environments:
         self._what = f"EnvPool, {game}, {num_envs} environments, seed {seed}"
         # EnvPool waits in C++, for ever: it does so in a thread of its own.
         self._waiter = concurrent.futures.ThreadPoolExecutor(1, "envpool")
+        self._lost = False
         self.num_envs = num_envs
         self._pool = self._answer(
             envpool.make,
@@ -204,10 +205,16 @@ class Environments:
 
     def _answer(self, ask: Callable, *args: Any, **kwargs: Any) -> Any:
         """What EnvPool returns."""
+        answer = self._waiter.submit(ask, *args, **kwargs)
+        # Bit by bit: a process that stood still for a while (Ctrl-Z) has lost one bit of the time.
+        for _ in range(60):
+            if concurrent.futures.wait([answer], STALL_SECONDS / 60).done:
+                break
+        else:
+            self._lost = True
+            raise Fault(f"{self._what}: no answer for {STALL_SECONDS} s")
         try:
-            return self._waiter.submit(ask, *args, **kwargs).result(STALL_SECONDS)
-        except concurrent.futures.TimeoutError as error:
-            raise Fault(f"{self._what}: no answer for {STALL_SECONDS} s") from error
+            return answer.result()
         except Exception as error:
             raise Fault(f"{self._what}: {one_line(error)}") from error
 
@@ -251,9 +258,10 @@ class Environments:
         return row
 
     def close(self) -> None:
-        """Ends the threads."""
-        self._pool.close()
-        self._waiter.shutdown()
+        """Ends the threads; those of environments that do not answer are left to themselves."""
+        if not self._lost:
+            self._pool.close()
+        self._waiter.shutdown(wait=not self._lost)
 
     def _frame(self, frame: np.ndarray) -> np.ndarray:
         return frame if self._rgb else frame[:, 0]

@@ -16,7 +16,6 @@ import functools
 import itertools
 import pathlib
 import re
-import sys
 from collections.abc import Iterable
 
 import jax
@@ -24,7 +23,7 @@ import numpy as np
 
 from maskrl import checkpoint, recording
 from maskrl.agent import Agent
-from maskrl.cli import Parser, integers
+from maskrl.cli import Parser, integers, run_program
 from maskrl.errors import UserError, exit_on_user_error
 from maskrl.explain import figures, overlay
 from maskrl.explain.figures import Moment
@@ -365,4 +364,4 @@ def _known() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -210,9 +210,10 @@ class Trainer:
             row = {"agent_steps": counters.agent_steps, "seconds": clock.seconds}
             row |= {"eval_score_mean": score, "eval_seconds": seconds}
             logger.row(row | {"eval_share": counters.evaluation_seconds / total})
-            logger.pictures(counters.agent_steps, pictures_of(self.agent, *self.a3c.glance()))
             logger.say(f"{counters.agent_steps} steps: greedy score {score:.1f}")
             self.archive.keep_best(params, counters.agent_steps, score, logger.say)
+            if (seen := self.a3c.glance()) is not None:
+                logger.pictures(counters.agent_steps, pictures_of(self.agent, *seen))
 
     def _save(self, logger: Logger, clock: Clock) -> bool:
         """Saves everything that going on needs; returns whether it is on disk.

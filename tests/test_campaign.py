@@ -79,6 +79,8 @@ def test_a_list_is_read(tmp_path):
         (["--game Breakout"], "line 1: .*--steps"),
         (["", "--game Brakeout --steps 1"], "line 2: .*Breakout"),
         (["--game Pong --steps 1", "--game pong --steps 2"], "line 2: .*twice"),
+        (["--game Pong --steps 1 --run-dir here"], "line 1: .*leave out"),
+        (["--game Pong '--steps 1"], "line 1: .*quotation"),
     ],
 )
 def test_wrong_lists(tmp_path, lines, says):
@@ -90,7 +92,10 @@ def test_two_runs_at_a_time_until_all_are_done(trainer):
     """A core each; the third begins where the first ends; one that fails thrice is given up."""
     path = listed(
         trainer,
-        *(f"--game Pong --seed {seed} --steps {100 if seed < 9 else 5}" for seed in (0, 9, 1)),
+        *(
+            f"--game Pong --seed {seed} --steps {100 if seed < 9 else 5} --eval-every 0"
+            for seed in (0, 9, 1)
+        ),
     )
     core = min(os.sched_getaffinity(0))
     runs = campaign.read(path, trainer / "runs")
@@ -123,7 +128,31 @@ def test_it_goes_on_with_what_there_is(trainer):
         assert run.ended()
     new, resumed = calls.read_text().splitlines()
     assert new == f"--game Pong --steps 1000 --run-dir {run.folder}"
-    assert resumed == f"--resume {run.folder} --steps 1000"
+    assert resumed == f"--game Pong --steps 1000 --resume {run.folder}"
+
+
+def test_a_run_that_goes_on_has_its_own_preset():
+    flags = ["--preset", "paper", "--game", "Pong", "--preset=paper", "--seed", "3"]
+    assert campaign.without_preset(flags) == ["--game", "Pong", "--seed", "3"]
+
+
+@pytest.mark.parametrize("flags", ["", " --eval-every 7", " --eval-every 0"])
+def test_a_run_is_done_when_its_end_has_been_evaluated(tmp_path, flags):
+    """Unless nothing is evaluated at all."""
+    run = campaign.read(listed(tmp_path, f"--game Pong --steps 9{flags}"), tmp_path)[0]
+    (run.folder / "checkpoints" / "9").mkdir(parents=True)
+    metrics = run.folder / "metrics.csv"
+    metrics.write_text("agent_steps,eval_score_mean\n5,1.0\n9,\n")
+    assert run.done == flags.endswith(" 0")
+    metrics.write_text("agent_steps,eval_score_mean\n5,1.0\n9,2.0\n")
+    assert run.done
+
+
+def test_no_runs_at_a_time(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        campaign.main([str(listed(tmp_path, "--game Pong --steps 5")), "--jobs", "0"])
+    assert caught.value.code == 2
+    assert "--jobs 0" in capsys.readouterr().err
 
 
 def test_a_run_that_outlived_its_campaign_is_left_alone(trainer):
@@ -210,7 +239,7 @@ def test_an_agent_is_shipped(tmp_path, monkeypatch):
     text = (tmp_path / "agents" / "README.md").read_text()
     assert f"| Breakout-both | {info.agent_steps:,} |" in text
     assert "python train.py --game Breakout --core none" in text
-    assert "runs: 2 (seed 1: -1, seed 0: 0)" in text
+    assert "runs: 2 (Breakout-both-1: -1, Breakout-both-0: 0)" in text
     assert str(tmp_path) not in text + (folder / "card.json").read_text()
 
 

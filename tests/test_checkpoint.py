@@ -170,3 +170,15 @@ def test_newest_run(tmp_path):
 def test_run_without_a_checkpoint(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert "holds no checkpoint" in error(tmp_path)
+
+
+def test_a_checkpoint_that_was_being_replaced_is_not_lost(tmp_path):
+    """Killed between two renames: what was put aside is the newest that there is."""
+    folder = tmp_path / checkpoint.CHECKPOINTS
+    for name in ("5.old", "6.old", "6", "7.part"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "what").write_text(name)
+    checkpoint.Checkpointer(tmp_path).clean()
+    assert sorted(path.name for path in folder.iterdir()) == ["5", "6"]
+    assert (folder / "5" / "what").read_text() == "5.old"
+    assert (folder / "6" / "what").read_text() == "6"

@@ -139,10 +139,33 @@ def test_explicit_actors_must_divide(monkeypatch, count, actors, says):
     assert devices.fit_actors(2 * count, explicit=True) == 2 * count
 
 
-@pytest.mark.parametrize(("count", "actors", "used"), [(8, 7, 7), (8, 1, 1), (8, 9, 3), (4, 6, 3)])
-def test_most_devices(monkeypatch, count, actors, used):
+@pytest.mark.parametrize(
+    ("count", "actors", "shared", "used"),
+    [
+        *((8, 7, 1, 7), (8, 1, 1, 1), (8, 9, 1, 3), (4, 6, 1, 3)),
+        *((2, 6, 2, 1), (4, 12, 4, 3), (2, 8, 2, 2), (8, 8, 8, 8), (4, 12, 6, 4)),
+    ],
+)
+def test_most_devices(monkeypatch, count, actors, shared, used):
+    """Whole updates lie on a device, or whole devices make an update."""
     monkeypatch.setattr("jax.local_device_count", lambda: count)
-    assert devices.most_devices(actors) == used
+    assert devices.most_devices(actors, shared) == used
+
+
+@pytest.mark.parametrize(
+    ("count", "shared", "fitting"), [(2, 2, 8), (2, 7, 14), (1, 8, 8), (8, 8, 8), (4, 3, 12)]
+)
+def test_unset_actors_fit_updates(monkeypatch, count, shared, fitting):
+    monkeypatch.setattr("jax.device_count", lambda: count)
+    assert devices.fit_actors(7, False, shared) == fitting
+
+
+def test_explicit_actors_must_fit_updates(monkeypatch):
+    monkeypatch.setattr("jax.device_count", lambda: 2)
+    with pytest.raises(
+        UserError, match=r"6 does not divide by 2 devices in updates of 2: .*4 or 8"
+    ):
+        devices.fit_actors(6, True, 2)
 
 
 @pytest.mark.parametrize(("cores", "sets", "each"), [(16, 4, 4), (2, 4, 1), (3, 2, 2), (8, 1, 8)])

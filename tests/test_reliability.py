@@ -294,6 +294,18 @@ def test_metrics_without_a_header(tmp_path):
     assert (tmp_path / "metrics.csv").read_text().splitlines()[1] == ROW
 
 
+def test_a_log_that_begins_anew_is_kept(tmp_path):
+    """A run whose checkpoints are gone begins at step 0; what its log said stays beside it."""
+    log = loggers.Logger(tmp_path, 0, 100)
+    log.row({"agent_steps": 50, "score_mean": 3.0})
+    log.close()
+    before = (tmp_path / "metrics.csv").read_text()
+    for _ in range(2):
+        loggers.Logger(tmp_path, 0, 100).close()
+        assert (tmp_path / "metrics.before.csv").read_text() == before
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 1
+
+
 def test_rows_wait_for_the_disk(tmp_path, monkeypatch):
     log = loggers.Logger(tmp_path, 0, 200)
     append = log._append
@@ -328,8 +340,12 @@ def test_environments_that_fail(tmp_path, monkeypatch):
         train_tiny(tmp_path / "run", **SMALL)
     assert checkpoint.Checkpointer(tmp_path / "run").newest > 0
     monkeypatch.setattr(envs, "STALL_SECONDS", 0.1)
+    calls[1]._answer(int)  # answers yet
+    started = time.monotonic()
     with pytest.raises(Fault, match="no answer for"):
-        calls[0]._answer(time.sleep, 1)
+        calls[1]._answer(time.sleep, 5)
+    calls[1].close()  # does not wait for what does not answer
+    assert time.monotonic() - started < 4
 
 
 @pytest.fixture(scope="module")

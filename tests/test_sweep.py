@@ -37,5 +37,8 @@ def test_the_plan_for_one_accelerator_is_what_the_sweep_does(tmp_path):
 
 
 def test_a_task_that_has_begun_is_resumed(tmp_path):
-    (tmp_path / "runs" / "Breakout-none-0").mkdir(parents=True)
+    run = tmp_path / "runs" / "Breakout-none-0"
+    run.mkdir(parents=True)
+    assert "--resume" not in dry_run(tmp_path, 0)  # killed before it had begun
+    (run / "config.json").write_text("{}")
     assert dry_run(tmp_path, 0) == "python train.py --resume runs/Breakout-none-0"

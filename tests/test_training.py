@@ -415,6 +415,27 @@ def test_what_must_be_a_number(name):
         Metrics().update(numbers | {name: wrong}, 70)
 
 
+def test_the_last_evaluation_is_made_once_more_if_it_was_interrupted(tmp_path):
+    """Ctrl-C in it, then a resume with no step left: the best agent is kept, and that is saved."""
+    run, calls = tmp_path / "run", []
+
+    def evaluate(params):
+        calls.append(params)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return np.array([5.0])
+
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(run, evaluate=evaluate, eval_every=None, core="none")
+    assert not (run / "best").exists()
+    settings = tiny_config(eval_every=None, core="none")
+    for _ in range(2):
+        training.Trainer(settings, run, device_count=1, resume=True, evaluate=evaluate).train()
+    assert checkpoint.score_of(run / "best") == 5.0
+    assert len(calls) == 2
+    assert sum(bool(row["eval_score_mean"]) for row in rows_of(run)) == 1
+
+
 def test_schedule_of_evaluations():
     """Every 250,000 steps up to 2 million, every 500,000 from there; or as told; or never."""
     steps, due = 0, []

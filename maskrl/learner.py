@@ -25,6 +25,7 @@ from maskrl.types import Params, Snapshot, Trajectory, Unroll
 
 ADAM_B1, ADAM_B2 = 0.9, 0.999
 SHORTEST_CUT = 8  # transitions of an unroll of which short lives are computed apart
+AT_ONCE = 32  # gradients that an accelerator computes at a time: what their rows take of its memory
 
 
 class LearnerState(flax.struct.PyTreeNode):
@@ -181,9 +182,12 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
         parts = _by_actors(trajectory, here)
         first = parts.is_first[:, 1:]
         life = jnp.cumsum(first, axis=1) * (b == 1)
-        # Of two lives in an unroll one is short: it costs half as many rows. (In unrolls that are
-        # short themselves that is not worth its compilation.)
-        sizes = [steps // 2, steps] if b == 1 and steps >= SHORTEST_CUT else [steps]
+        sizes, at_once = [steps], min(AT_ONCE, len(first))
+        if jax.default_backend() == "cpu":
+            at_once = None  # one after the other: what a gradient takes stays in a core's cache
+            # Of two lives in an unroll one is short: it costs half as many rows. (In unrolls that
+            # are short themselves that is not worth its compilation.)
+            sizes = [steps // 2, steps] if b == 1 and steps >= SHORTEST_CUT else sizes
 
         def gradient_of(part: tuple[Trajectory, chex.Array]):
             def over(rows: int, trajectory: Trajectory, counted: chex.Array):
@@ -208,7 +212,8 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
         def of_life(n: chex.Array, carried):
             state, metrics = carried
             parts_of_life = parts, (life == n) & ~first
-            gathered = devices.gather(jax.lax.map(gradient_of, parts_of_life))
+            found = jax.lax.map(gradient_of, parts_of_life, batch_size=at_once)
+            gathered = devices.gather(found)
             if b > here:
                 gathered = jax.tree.map(
                     lambda x: x.reshape(-1, b // here, *x.shape[1:]).mean(axis=1), gathered
@@ -244,6 +249,8 @@ def _window(
     where the carry is reset.
     """
     steps = len(counted)
+    if rows == steps:
+        return trajectory, counted
     start = jnp.minimum(jnp.argmax(jnp.any(counted, axis=1)), steps - rows)
 
     def cut(tree: Any, length: int) -> Any:

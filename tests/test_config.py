@@ -36,3 +36,10 @@ def test_defaults_are_the_papers():
     assert (c.steps, c.max_episode_steps, c.seed) == (100_000_000, 10_000, 0)
     assert paper.unroll_steps == 700
     assert c.run_name == "SpaceInvaders-both-0"
+
+
+def test_whole_numbers_are_numbers():
+    """Also where a number may be left out."""
+    assert Config(max_gradient_norm=40, learning_rate=1).max_gradient_norm == 40
+    with pytest.raises(UserError, match="--max-gradient-norm True"):
+        Config(max_gradient_norm=True)

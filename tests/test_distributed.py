@@ -301,3 +301,12 @@ def test_what_the_first_host_may_not_do_no_host_does(tmp_path, two_hosts):
     succeed(folders, two_hosts(FLAGS), 2)
     for folder in folders:
         assert f"train.py: error: {RUN} exists" in output(folder)
+
+
+def test_what_another_process_holds_no_host_trains(tmp_path, two_hosts):
+    folders = [tmp_path / f"host{i}" for i in range(2)]
+    (folders[0] / RUN).mkdir(parents=True)
+    with checkpoint.locked(folders[0] / RUN):
+        succeed(folders, two_hosts(FLAGS), 2)
+    for folder in folders:
+        assert f"train.py: error: another process is training {RUN}" in output(folder)

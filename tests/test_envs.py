@@ -14,6 +14,7 @@ from maskrl.explain import joystick
     [
         ("SpaceInvaders", "SpaceInvaders"),
         ("SpaceInvaders-v5", "SpaceInvaders"),
+        ("ALE/SpaceInvaders-v5", "SpaceInvaders"),
         ("space_invaders", "SpaceInvaders"),
         ("space invaders", "SpaceInvaders"),
         ("SpaceInvadersNoFrameskip-v4", "SpaceInvaders"),

@@ -3,8 +3,11 @@
 import dataclasses
 import json
 
+import pytest
+
 from maskrl import config
 from maskrl.config import Config
+from maskrl.errors import UserError
 
 
 def test_round_trip(tmp_path):

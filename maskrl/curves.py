@@ -31,7 +31,7 @@ from maskrl.cli import Parser
 from maskrl.errors import UserError, exit_on_user_error
 from maskrl.tables import GAMES, PAPER_RANDOM
 
-COLORS = ("#c0392b", "#2471a3", "#1e8449", "#9a7d0a")
+COLORS = ("#c0392b", "#2471a3", "#1e8449", "#9a7d0a", "#8e44ad", "#16a0a0", "#000000", "#d35400")
 GREY = "#7f8c8d"
 WINDOW = 15  # of the original's games in the running mean
 METRICS, CARD = "metrics.csv", "card.json"  # of a run; of an agent that comes with the project

@@ -91,7 +91,7 @@ class Logger:
                 copy = folder / "metrics.damaged.csv"
                 shutil.copyfile(self._path, copy)
                 print(f"{self._path}: {damaged} damaged rows are dropped ({copy} has them)")
-            elif not kept and self._path.exists() and self._path.read_text().count("\n") > 1:
+            elif not kept and self._path.exists() and self._path.read_bytes().count(b"\n") > 1:
                 copy = folder / "metrics.before.csv"
                 if not copy.exists():
                     shutil.copyfile(self._path, copy)

@@ -155,16 +155,12 @@ def find_agent(args: argparse.Namespace):
     if game and info.game != game:
         raise UserError(f"the agent in {folder} plays {info.game}, not {game}")
     best = "" if info.score is None else f", the best by evaluation, {info.score:.1f}"
-    print(f"agent: {folder} ({info.game}, mask {info.mask}, {trained(info)}{best})")
+    trained = f"step {info.agent_steps}" if info.agent_steps else info.source
+    print(f"agent: {folder} ({info.game}, mask {info.mask}, {trained}{best})")
     newest = checkpoint.Checkpointer(folder).newest or 0
     if newest > info.agent_steps:
         print(f"there is a newer one: --agent {folder / checkpoint.CHECKPOINTS / str(newest)}")
     return agent, params, info
-
-
-def trained(info: AgentInfo) -> str:
-    """Where an agent comes from, and how long it was trained where that is known."""
-    return f"{info.source}, step {info.agent_steps}" if info.agent_steps else info.source
 
 
 def how(args: argparse.Namespace, mode: str, seed: int, branch: str) -> How:
@@ -288,7 +284,7 @@ def study(args: argparse.Namespace) -> None:
         name = path.resolve().name if path else info.game
         if name in agents:
             raise UserError(f"two of the agents' folders have the same name, {name}: rename one")
-        agents[name] = trained(info)
+        agents[name] = f"{info.source}, step {info.agent_steps}"
         subjects.append(Subject(name, agent, params, info, folder / name))
     run.settle(folder, budget, agents, args.precision)
     run.run(subjects, budget)

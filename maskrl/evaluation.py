@@ -312,7 +312,9 @@ def _chooser(agent: Agent, devices: Devices, how: How) -> Callable:
     compiled = devices.compile(step_playing)
 
     def start(params: Params, seed: int) -> Callable:
-        params, key = devices.replicate((params, np.asarray(jax.random.PRNGKey(seed))))
+        with jax.transfer_guard("allow"):  # the seed, on its way to become a key
+            key = np.asarray(jax.random.PRNGKey(seed))
+        params, key = devices.replicate((params, key))
 
         def choose(state: ActorState, timestep: TimeStep, playing: np.ndarray):
             seen = timestep.replace(reward=None, discount=None)

@@ -125,14 +125,8 @@ def cards(original: pathlib.Path | None) -> str:
 
 def _runs(scores: dict[str, float | None]) -> str:
     """How many there were, and the best evaluation of each."""
-    return (
-        f"{len(scores)} ("
-        + ", ".join(
-            f"{run}: {'not evaluated' if score is None else f'{score:.5g}'}"
-            for run, score in scores.items()
-        )
-        + ")"
-    )
+    said = {k: "not evaluated" if v is None else f"{v:.5g}" for k, v in scores.items()}
+    return f"{len(scores)} ({', '.join(f'{run}: {score}' for run, score in said.items())})"
 
 
 def _line(folder: pathlib.Path, original: pathlib.Path | None) -> str:

@@ -102,11 +102,8 @@ class Checkpointer:
         """
         try:
             self.folder.mkdir(exist_ok=True)
-            for path in sorted(self.folder.iterdir()):
-                replaced = path.suffix == ".old" and not path.with_suffix("").exists()
-                if replaced:  # killed between the two renames of `files.whole`
-                    path.rename(path.with_suffix(""))
-                elif path.suffix in (".part", ".old") or ".orbax-checkpoint-tmp" in path.name:
+            for path in self.folder.iterdir():
+                if path.suffix in (".part", ".old") or ".orbax-checkpoint-tmp" in path.name:
                     shutil.rmtree(path)
         except OSError as error:
             raise UserError(f"cannot use {self.folder}: {error.strerror}") from error
@@ -114,7 +111,7 @@ class Checkpointer:
     def save(self, agent_steps: int, params: Params, training: Any, info: AgentInfo) -> None:
         """Returns when everything is on disk; then older checkpoints but the newest go.
 
-        One of the same step is replaced: an evaluation may have been made since.
+        One of the same step is replaced in one instant: an evaluation may have been made since.
 
         Args:
           params, training: trees of NumPy arrays.
@@ -123,11 +120,14 @@ class Checkpointer:
           SaveError: it cannot be written, or has numbers that are not finite; what was there
             still is.
         """
-        folder = self.folder / str(agent_steps)
+        folder, parts = self.folder / str(agent_steps), {PARAMS: params, TRAINING: training}
         with _said(folder):
-            with files.whole(folder) as partial:
-                partial.mkdir()
-                _write(partial, info, {PARAMS: params, TRAINING: training})
+            if (folder / AGENT).exists():
+                _write(folder, info, parts)
+            else:
+                with files.whole(folder) as partial:
+                    partial.mkdir()
+                    _write(partial, info, parts)
             for step in self._complete()[:-KEEP]:
                 shutil.rmtree(self.folder / str(step), ignore_errors=True)
 

@@ -112,9 +112,7 @@ class Config:
         for field in dataclasses.fields(self):
             value, flag = getattr(self, field.name), flag_of(field)
             choices, low, high = (field.metadata[name] for name in ("choices", "low", "high"))
-            kinds = {float: float | int, float | None: float | int | None}.get(
-                field.type, field.type
-            )
+            kinds = field.type | int if isinstance(1.0, field.type) else field.type
             if not isinstance(value, kinds) or isinstance(value, bool):
                 raise UserError(f"{flag} {value!r}: of the wrong type")
             if choices and value not in choices:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from samples import agent_with
 
-from maskrl import checkpoint
+from maskrl import checkpoint, files
 from maskrl.agent import make_agent
 from maskrl.checkpoint import AgentInfo
 from maskrl.errors import UserError
@@ -172,13 +172,31 @@ def test_run_without_a_checkpoint(tmp_path):
     assert "holds no checkpoint" in error(tmp_path)
 
 
-def test_a_checkpoint_that_was_being_replaced_is_not_lost(tmp_path):
-    """Killed between two renames: what was put aside is the newest that there is."""
-    folder = tmp_path / checkpoint.CHECKPOINTS
-    for name in ("5.old", "6.old", "6", "7.part"):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "what").write_text(name)
-    checkpoint.Checkpointer(tmp_path).clean()
-    assert sorted(path.name for path in folder.iterdir()) == ["5", "6"]
-    assert (folder / "5" / "what").read_text() == "5.old"
-    assert (folder / "6" / "what").read_text() == "6"
+def test_a_checkpoint_that_was_being_replaced_is_not_lost(tmp_path, monkeypatch):
+    """Saved again at the same step: at every moment there is the old one or the new one, whole."""
+    saver, params = checkpoint.Checkpointer(tmp_path), params_of()
+    saver.clean()
+    saver.save(12, params, {"evaluated": np.array(0)}, info())
+    write, seen = files.write, []
+
+    def found():
+        return int(saver.restore(params, {"evaluated": np.array(0)})[2]["evaluated"])
+
+    def watched(path, text):
+        seen.append(found())
+        write(path, text)
+        seen.append(found())
+
+    monkeypatch.setattr(checkpoint.files, "write", watched)
+    saver.save(12, params, {"evaluated": np.array(1)}, info())
+    assert seen == [0, 1]
+    assert found() == 1
+
+    def killed(path, text):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.files, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        saver.save(12, params, {"evaluated": np.array(2)}, info())
+    assert found() == 1
+    assert os.listdir(saver.folder) == ["12"]

@@ -40,7 +40,7 @@ CASCADE = (
     *("policy.kernel", "policy.features", "policy.mask", "value.kernel", "value.features"),
     *("value.mask", "gates", "conv3", "conv2", "conv1"),
 )
-PART = 5  # games of a job of a control
+PART = 20  # games of a job of a control: all of them are played at once
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

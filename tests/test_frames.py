@@ -58,6 +58,17 @@ def test_every_lost_life_and_stage_is_told():
     assert any("a life is lost" in words for t, words in found if t > length - 50)
 
 
+def test_the_blow_and_not_what_the_game_shows_of_it():
+    """As in Beam Rider: hit at 640, the ship burns for four seconds, and a life is lost."""
+    length = 1000
+    value = np.where(np.arange(length) < 640, 0.8, 0.0).astype(np.float32)
+    value[600] = 0.2  # noise: a steep fall, and back
+    value[680] = -0.3  # the lowest of all, when nothing can be done
+    found = [(f.index, f.kind) for f in choose(quiet(length, lives=(0, 700), value=value), 6)]
+    assert (640, "life") in found
+    assert not any(640 < index <= 700 for index, _ in found)
+
+
 def test_lives_share_a_small_figure():
     """Of many lives at most half of the frames; the first and the last are among them."""
     game = quiet(4000, lives=range(0, 4000, 200))

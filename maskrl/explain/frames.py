@@ -15,10 +15,11 @@ from maskrl.errors import UserError
 from maskrl.explain.quantities import advantage, divergence
 from maskrl.recording import Recording
 
-DANGER = 45  # steps, three seconds, before a lost life: the blow, and how the game shows it
+DANGER = 90  # steps, six seconds, before a lost life: the blow, and how the game shows it
 ANNOUNCED = 60  # steps: how long a game may announce a new life or stage, standing still
 MOST_FRAMES = 60  # that a person may ask for: more are unreadable in one figure
 _AROUND = 15  # steps, one second: from "before" to a moment, and from there to "after"
+_EDGE = 8  # steps, half a second: before and after a fall of the value, whose noise is not one
 _MATTERS = 0.05  # nats: what the mask must change of a decision
 _PROMINENT = 0.1  # of the value's range: what a peak or trough must stand out by
 
@@ -200,13 +201,15 @@ def _moments(recording: Recording) -> dict[str, Iterator[Chosen]]:
     gain = advantage(recording)
     bounds = boundaries(recording)
     lives = _lost_lives(recording, bounds)
-    moving = np.ones(len(recording), bool)  # the game: it does not announce a life or a stage
+    # The game moves where it neither announces a life or a stage nor shows how one has ended.
+    moving = np.ones(len(recording), bool)
     for start in (0, *bounds.lives, *bounds.stages):
         moving[start : start + ANNOUNCED] = False
-
-    calm = moving.copy()  # neither does a life end
     for moment in lives:
-        calm[max(moment.after - DANGER, 0) : moment.after + 1] = False
+        moving[moment.index : moment.after + 1] = False
+    calm = moving.copy()  # neither is a life about to end
+    for moment in lives:
+        calm[moment.before : moment.index] = False
 
     def best(kind: str, strength: np.ndarray, where: np.ndarray, words: Callable[[int], str]):
         steps = np.flatnonzero(where)
@@ -258,18 +261,22 @@ def _moments(recording: Recording) -> dict[str, Iterator[Chosen]]:
 
 
 def _lost_lives(recording: Recording, bounds: Boundaries) -> list[Chosen]:
-    """The value's steepest fall before every lost life, the last one's included."""
+    """The value's greatest fall before every lost life, the last one's included."""
     deaths = list(bounds.lives)
     if recording.lives.any() and recording.lives[-1] == 0:
         deaths.append(len(recording) - 1)
-    fall = np.diff(recording.value, prepend=recording.value[:1])
+    value = recording.value.astype(np.float64)
     found = []
     for before, death in zip([0, *deaths], deaths, strict=False):
-        start = max(death - DANGER, before + 1)
-        t = start + int(np.argmin(fall[start:death])) if start < death else death
+        t, fall = max(death - _AROUND, min(before + 1, death)), 0.0
+        for step in range(max(death - DANGER, before + 1), death):
+            drop = value[max(step - _EDGE, before) : step].mean()
+            drop -= value[step : min(step + _EDGE, death)].mean()
+            if drop > fall:
+                t, fall = step, drop
         left = death - t
         words = f"a life is lost {left} step{'' if left == 1 else 's'} later"
-        if fall[t] < 0:
-            words = f"the value falls by {-fall[t]:.2f}; {words}"
+        if fall > 0:
+            words = f"the value falls by {fall:.2f}; {words}"
         found.append(_chosen(recording, t, "life", words, death))
     return found

@@ -144,8 +144,10 @@ def find_agent(args: argparse.Namespace):
         return make_agent(info), None, info
     folder = args.agent or checkpoint.newest_run(RUNS, game)
     if folder is None:
-        pattern = f"{game or '*'}-*/{checkpoint.AGENT}"
-        folder = next((path.parent for path in sorted(AGENTS.glob(pattern))), None)
+        ours = [path.parent for path in AGENTS.glob(f"{game or '*'}-*/{checkpoint.AGENT}")]
+        # The one trained longest: it plays best.
+        steps = {path: checkpoint.describe(path)[0].agent_steps for path in sorted(ours)}
+        folder = max(steps, key=steps.__getitem__, default=None)
     if folder is None:
         raise UserError(
             f"no agent{f' for {game}' if game else ''}: train one (python train.py --game "

@@ -354,6 +354,17 @@ def test_evaluate_without_agents(tmp_path, monkeypatch, capsys):
     assert "train.py --game" in refused(capsys, "evaluate.py", [])
 
 
+def test_the_agent_trained_longest_is_taken(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    spec = {"num_actions": 4, "mask": "none", "core": "none"}
+    params = agent_with(**spec).init_params(jax.random.PRNGKey(0))
+    for name, steps in (("Breakout-a", 2), ("Breakout-b", 3), ("Breakout-c", 1)):
+        info = AgentInfo(game="Breakout", **spec, agent_steps=steps, source="a test")
+        checkpoint.save_agent(pathlib.Path("agents") / name, jax.tree.map(np.asarray, params), info)
+    assert evaluate.main(["--episodes", "1", "--max-episode-steps", "2"]) == 0
+    assert "agents/Breakout-b" in capsys.readouterr().out
+
+
 def test_table_of_a_damaged_result(here, capsys):
     (here / "results").mkdir()
     (here / "results" / "a.json").write_text('{"game": "Breakout"}')

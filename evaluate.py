@@ -269,7 +269,7 @@ def free_name(path: pathlib.Path) -> pathlib.Path:
 
 
 def study(args: argparse.Namespace) -> None:
-    """Studies agents, or goes on with it, and reports what there is."""
+    """Studies agents, or goes on with it, and reports what there is, after Ctrl-C, too."""
     folder = args.output or RESULTS / "study"
     given = {name: getattr(args, flag.replace("-", "_")) for name, (flag, _) in STUDY_FLAGS.items()}
     given |= {"episodes": args.episodes, "max_episode_steps": args.max_episode_steps}
@@ -289,9 +289,16 @@ def study(args: argparse.Namespace) -> None:
         agents[name] = f"{info.source}, step {info.agent_steps}"
         subjects.append(Subject(name, agent, params, info, folder / name))
     run.settle(folder, budget, agents, args.precision)
-    run.run(subjects, budget)
+    interrupted = None
+    try:
+        run.run(subjects, budget)
+    except KeyboardInterrupt as error:
+        interrupted = error
+        print("\nreporting what there is; the same command goes on with the rest")
     for path in study_report.write(subjects, folder):
         print(f"written: {path}")
+    if interrupted is not None:
+        raise interrupted
 
 
 def open_for_writing(path: pathlib.Path) -> None:

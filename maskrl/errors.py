@@ -19,9 +19,12 @@ class Fault(UserError):
 
 @contextlib.contextmanager
 def exit_on_user_error(program: str) -> Iterator[None]:
-    """Turns a `UserError` into one line on stderr and its exit code, without a traceback."""
+    """Turns a `UserError`, or Ctrl-C, into one line on stderr and its exit code: no traceback."""
     try:
         yield
+    except KeyboardInterrupt:
+        print(f"\n{program}: interrupted", file=sys.stderr)
+        sys.exit(130)
     except UserError as error:
         print(f"{program}: error: {one_line(error)}", file=sys.stderr)
         sys.exit(error.exit_code)

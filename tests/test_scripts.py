@@ -15,6 +15,7 @@ import train
 from maskrl import checkpoint, evaluation, tables
 from maskrl.checkpoint import AgentInfo
 from maskrl.envs import OPENING
+from maskrl.study import run
 
 RUN = "runs/Breakout-both-0"
 
@@ -352,6 +353,22 @@ def test_evaluate_refuses(here, agents, capsys, argv, says):
 def test_evaluate_without_agents(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert "train.py --game" in refused(capsys, "evaluate.py", [])
+
+
+def test_an_interrupted_study_reports_what_there_is(here, monkeypatch, capsys):
+    """Ctrl-C: exit code 130, no traceback, a report of the jobs that are done."""
+
+    def interrupted(subjects, budget):
+        (folder := subjects[0].folder / "controls").mkdir(parents=True)
+        (folder / "normal-00.json").write_text('{"scores": [7, 9], "lengths": [1, 2]}')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        evaluate.main(["--agent", RUN, "--mode", "study", "--output", "study"])
+    assert caught.value.code == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert "| Breakout-both-0 | normal | 2 |" in (here / "study" / "report.md").read_text()
 
 
 def test_the_agent_trained_longest_is_taken(tmp_path, monkeypatch, capsys):

@@ -310,11 +310,16 @@ def text(results: list[dict[str, Any]], original: pathlib.Path | None = None) ->
     for heading, found in sections(results, original):
         filled = [line for line in found if line.games]
         if filled:
-            rows = [HEAD, *(_cells(line) for line in filled)]
+            columns = list(zip(HEAD, *map(_cells, filled), strict=True))
+            columns = [column for column in columns if any(column[1:])]
+            widths = [max(map(len, column)) for column in columns]
             made += ["", *textwrap.wrap(heading, 79), ""]
             made += [
-                f"{a:13} {b:17}{c:>7}{d:>6}{e:>14}{f:>14}{g:>8}".rstrip()
-                for a, b, c, d, e, f, g in rows
+                " ".join(
+                    cell.ljust(width) if n < 2 else cell.rjust(width)  # game and variant are words
+                    for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+                ).rstrip()
+                for row in zip(*columns, strict=True)
             ]
             made += [f"{line.game}, {line.row}: {_all(line)}" for line in filled if _all(line)]
     return "\n".join([*made[1:], ""])
@@ -350,7 +355,7 @@ def comma_separated(results: list[dict[str, Any]], original: pathlib.Path | None
 def _cells(line: Line) -> tuple[str, ...]:
     """A line's cells under `HEAD`."""
     steps = "" if line.agent_steps is None else f"{line.agent_steps / 1e6:.2f}M"
-    theirs = "" if line.original is None else f"{line.original:.5g}"
+    theirs = "" if line.original is None else _number(line.original)
     games = "" if line.games is None else str(line.games)
     return line.game, line.row, steps, games, _text(line.ours), _text(line.paper), theirs
 
@@ -358,7 +363,12 @@ def _cells(line: Line) -> tuple[str, ...]:
 def _text(cell: Cell) -> str:
     if all(number is None for number in cell):
         return "-"
-    return " / ".join("-" if n is None else f"{n:.5g}" for n in cell)
+    return " / ".join("-" if n is None else _number(n) for n in cell)
+
+
+def _number(n: float) -> str:
+    """A score, or a share in %: four digits, of thousands five."""
+    return f"{n:.{5 if abs(n) >= 1000 else 4}g}"
 
 
 def _all(line: Line) -> str:

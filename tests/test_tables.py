@@ -179,7 +179,7 @@ def test_a_normal_score_of_nothing_has_no_decrease():
 
 
 def test_text_fits_a_terminal():
-    """The longest numbers and names; only cells that have a number; what is the best of several."""
+    """The longest numbers and names; no empty cells or columns; what is the best of several."""
     results = [
         result(mode, 19212.5, game="SpaceInvaders", source=source, agent_steps=100_000_000)
         for mode in ("normal", "inverse")
@@ -187,8 +187,10 @@ def test_text_fits_a_terminal():
     ]
     printed = tables.text(results).splitlines()
     assert max(map(len, printed)) <= 80
-    row = "SpaceInvaders Mask A3C         100.00M     2 19218 / 19212 19810 / 19212"
-    assert row in printed
+    assert "SpaceInvaders Mask A3C 100.00M     2 19218 / 19212 19810 / 19212" in printed
+    assert not any("original" in x for x in printed)
+    percent = tables.text([result("normal", 368.29), result("inverse", 15.66)])
+    assert "94.47 / 95.75 99.42 / 99.71\n" in percent
     assert "SpaceInvaders, Mask A3C: best of 2; mean of all 19212 \u00b1 0 (95 %)" in printed
     assert not any("Seaquest" in x for x in printed)
 

@@ -97,7 +97,7 @@ def test_train_evaluate_table(here, capsys):
     assert evaluate.main(["--mode", "table"]) == 0
     printed = capsys.readouterr().out
     assert "games of up to 20 agent steps, not to be compared" in printed
-    assert "Breakout      Mask A3C inverse" in printed
+    assert "Breakout Mask A3C inverse" in printed
     assert max(map(len, printed.splitlines())) <= 80
     assert (here / "results" / "tables.md").read_text().count("###") == 3
     assert "paper_mean" in (here / "results" / "tables.csv").read_text()

@@ -144,10 +144,9 @@ def find_agent(args: argparse.Namespace):
         return make_agent(info), None, info
     folder = args.agent or checkpoint.newest_run(RUNS, game)
     if folder is None:
-        ours = [path.parent for path in AGENTS.glob(f"{game or '*'}-*/{checkpoint.AGENT}")]
+        ours = sorted(path.parent for path in AGENTS.glob(f"{game or '*'}-*/{checkpoint.AGENT}"))
         # The one trained longest: it plays best.
-        steps = {path: checkpoint.describe(path)[0].agent_steps for path in sorted(ours)}
-        folder = max(steps, key=steps.__getitem__, default=None)
+        folder = max(ours, key=lambda path: checkpoint.describe(path)[0].agent_steps, default=None)
     if folder is None:
         raise UserError(
             f"no agent{f' for {game}' if game else ''}: train one (python train.py --game "
@@ -198,9 +197,7 @@ def evaluate(args: argparse.Namespace) -> None:
     files.write(output, json.dumps(result) + "\n")
     columns = ("game", "mask", "mode", "episodes", "max", "mean", "std", "median")
     cells = [f"{x:.1f}" if isinstance(x := result[c], float) else str(x) for c in columns]
-    widths = [max(map(len, column)) for column in zip(columns, cells, strict=True)]
-    for line in (columns, cells):
-        print("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)))
+    print("\n".join(tables.aligned([columns, cells], gap="  ")))
     print(f"written: {output}")
 
 

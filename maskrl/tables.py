@@ -11,7 +11,7 @@ import dataclasses
 import io
 import pathlib
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -310,19 +310,21 @@ def text(results: list[dict[str, Any]], original: pathlib.Path | None = None) ->
     for heading, found in sections(results, original):
         filled = [line for line in found if line.games]
         if filled:
-            columns = list(zip(HEAD, *map(_cells, filled), strict=True))
+            columns = zip(HEAD, *map(_cells, filled), strict=True)
             columns = [column for column in columns if any(column[1:])]
-            widths = [max(map(len, column)) for column in columns]
             made += ["", *textwrap.wrap(heading, 79), ""]
-            made += [
-                " ".join(
-                    cell.ljust(width) if n < 2 else cell.rjust(width)  # game and variant are words
-                    for n, (cell, width) in enumerate(zip(row, widths, strict=True))
-                ).rstrip()
-                for row in zip(*columns, strict=True)
-            ]
+            made += aligned(zip(*columns, strict=True), words=2)
             made += [f"{line.game}, {line.row}: {_all(line)}" for line in filled if _all(line)]
     return "\n".join([*made[1:], ""])
+
+
+def aligned(rows: Iterable[Sequence[str]], words: int = 0, gap: str = " ") -> list[str]:
+    """Rows as lines: columns as wide as their widest cells, the first `words` ones flush left."""
+    padded = []
+    for n, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        padded.append([c.ljust(width) if n < words else c.rjust(width) for c in column])
+    return [gap.join(row).rstrip() for row in zip(*padded, strict=True)]
 
 
 def markdown(results: list[dict[str, Any]], original: pathlib.Path | None = None) -> str:

@@ -81,6 +81,12 @@ def _derivatives(function, x: chex.Array) -> tuple[chex.Array, chex.Array]:
     return jax.jacrev(total, has_aux=True)(x)
 
 
+def _mean_derivatives(function, points: chex.Array) -> chex.Array:
+    """The mean of the components' derivatives at points [n, B, ...]: [K, B, ...]."""
+    # All at once: a loop's gradients of convolutions take XLA four times as long on a CPU.
+    return jax.vmap(lambda x: _derivatives(function, x)[0])(points).mean(axis=0)
+
+
 # --------------------------------------------------------------------------- by gradients
 
 
@@ -105,13 +111,8 @@ def smoothgrad(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex
     x = scene.observation
     spread = NOISE * (x.max(axis=(1, 2, 3)) - x.min(axis=(1, 2, 3)))[:, None, None, None]
     function = _of_observation(see, scene, target)
-
-    def noisy(key):
-        return _derivatives(function, x + spread * jax.random.normal(key, x.shape))[0]
-
-    # All at once: a loop's gradients of convolutions take XLA four times as long on a CPU.
-    parts = jax.vmap(noisy)(jax.random.split(key, STEPS)).mean(axis=0)
-    return _combine(parts, function(x)[1])[..., 0]
+    noise = jax.vmap(lambda key: jax.random.normal(key, x.shape))(jax.random.split(key, STEPS))
+    return _combine(_mean_derivatives(function, x + spread * noise), function(x)[1])[..., 0]
 
 
 def integrated_gradients(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
@@ -127,12 +128,9 @@ def attributions(see: Probe, scene: Scene, target: str) -> chex.Array:
     (completeness, their proposition 1), but for the sum's error.
     """
     x, base = scene.observation, scene.black[:, None, None, None]
+    shares = ((jnp.arange(STEPS) + 0.5) / STEPS).reshape(-1, *x.ndim * (1,))
     function = _of_observation(see, scene, target)
-
-    def at(share):
-        return _derivatives(function, base + share * (x - base))[0]
-
-    return jax.vmap(at)((jnp.arange(STEPS) + 0.5) / STEPS).mean(axis=0) * (x - base)
+    return _mean_derivatives(function, base + shares * (x - base)) * (x - base)
 
 
 def _grad_cam(rest, features: chex.Array) -> chex.Array:

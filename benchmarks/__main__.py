@@ -2,6 +2,7 @@
 
     python -m benchmarks [--game SpaceInvaders] [--precision float32] [--output F.json]
     python -m benchmarks --groups 1 5 --actors-per-group 8 16 --devices 1 2 --output F.json
+    python -m benchmarks --actors-per-group 8 16 32 64 --actors-per-update 1 4 8
     python -m benchmarks --loop                 # what Python alone would allow
     python -m benchmarks --profile FOLDER
 
@@ -17,11 +18,13 @@ Then every saliency method's maps per second (`benchmarks.maps`).
 `--loop` measures the training loop with 8, 32 and 128 actors per group where neither games nor the
 network cost anything: what is left is Python, and jax's handing out of work.
 
-Several values of `--groups`, `--actors-per-group` or `--devices` measure the training loop at every
-combination instead, beside EnvPool alone with as many environments as a group has.
+Several values of `--groups`, `--actors-per-group`, `--actors-per-update` or `--devices` measure the
+training loop at every combination instead, whole unrolls of all groups, beside EnvPool alone with
+as many environments as a group has. All of it is compiled before anything is measured.
 """
 
 import argparse
+import concurrent.futures
 import csv
 import dataclasses
 import functools
@@ -45,7 +48,8 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import maps
-from maskrl import devices, evaluation, files, learner
+from maskrl import devices, evaluation, files, learner, run_state
+from maskrl.a3c import A3C
 from maskrl.actor import ActorGroup, make_act
 from maskrl.agent import Agent, agent_of
 from maskrl.config import Config
@@ -53,7 +57,7 @@ from maskrl.devices import Devices
 from maskrl.envs import Environments, Row, game_name
 from maskrl.errors import UserError, exit_on_user_error
 from maskrl.networks import NetworkOutput
-from maskrl.training import Trainer
+from maskrl.training import Trainer, environments_of
 from maskrl.types import ActorState, Carry, Params, TimeStep, Unroll
 
 FORWARD, BACKWARD = 114e6, 228e6  # floating-point operations of a frame
@@ -66,6 +70,18 @@ def rate(work: Callable[[], int], seconds: float = SECONDS) -> float:
     while (elapsed := time.perf_counter() - start) < seconds:
         done += work()
     return done / elapsed
+
+
+def environments_alone(envs: Environments) -> float:
+    """Agent steps per second of environments, which have been reset, by uniform actions."""
+    rng = np.random.default_rng(0)
+
+    def work() -> int:
+        envs.send(rng.integers(envs.num_actions, size=envs.num_envs))
+        envs.recv()
+        return envs.num_envs
+
+    return rate(work)
 
 
 class Parts:
@@ -105,15 +121,8 @@ class Parts:
         return self.group.collected()
 
     def environments(self) -> float:
-        """EnvPool alone, all cores, uniform actions; agent steps."""
-        rng = np.random.default_rng(0)
-
-        def work() -> int:
-            self.envs.send(rng.integers(self.envs.num_actions, size=self.envs.num_envs))
-            self.envs.recv()
-            return self.envs.num_envs
-
-        return rate(work)
+        """EnvPool alone; agent steps."""
+        return environments_alone(self.envs)
 
     def preprocessing(self) -> float:
         """Crop, resize, normalise, on one device; frames."""
@@ -326,31 +335,62 @@ def measure_parts(config: Config, device_count: int, rounds: int) -> dict[str, A
     }
 
 
-def measure_sweep(configs: list[tuple[Config, int]]) -> list[dict[str, Any]]:
+def measure_sweep(configs: list[tuple[Config, int]], rounds: int) -> list[dict[str, Any]]:
     """The training loop at every (settings, devices), printed as a table."""
-    rows, expected = [], 500.0
-    for config, count in configs:
-        environments = Parts(config, count).environments()
-        samples = training(config, count, expected)
-        expected = statistics.median(samples)
-        rows.append(
-            {
-                "groups": config.groups,
-                "actors_per_group": config.actors_per_group,
-                "devices": count,
-                "training": expected,
-                "environments": environments,
-                "samples": samples,
-            }
-        )
-    print(f"{'groups':>8}{'actors':>8}{'devices':>8}{'steps/s':>10}{'EnvPool':>10}{'ratio':>8}")
+    loops = [loop_of(*setting) for setting in configs]
+    # What several devices do together must come in one order.
+    at_once = len(loops) if all(count == 1 for _, count in configs) else 1
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        warm = [pool.submit(lambda loop=loop: (loop(), loop())) for loop in loops]
+        for done in tqdm(concurrent.futures.as_completed(warm), total=len(warm), unit=" loops"):
+            done.result()
+    alone = {}
+    for actors in sorted({config.actors_per_group for config, _ in configs}):
+        envs = Environments(configs[0][0].game, actors, 0, threads=devices.threads(1))
+        envs.reset()
+        alone[actors] = environments_alone(envs)
+        envs.close()
+    samples = [[rate(loop) for loop in loops] for _ in tqdm(range(rounds), unit=" rounds")]
+    rows = [
+        {
+            "groups": config.groups,
+            "actors_per_group": config.actors_per_group,
+            "actors_per_update": config.actors_per_update,
+            "devices": count,
+            "training": statistics.median(of_loop),
+            "environments": alone[config.actors_per_group],
+            "samples": of_loop,
+        }
+        for (config, count), of_loop in zip(configs, zip(*samples, strict=True), strict=True)
+    ]
+    heads = ("groups", "actors", "a update", "devices", "steps/s", "EnvPool", "ratio")
+    print("".join(f"{head:>10}" for head in heads))
     for row in rows:
-        ratio = row["training"] / row["environments"]
-        print(
-            f"{row['groups']:8}{row['actors_per_group']:8}{row['devices']:8}"
-            f"{row['training']:10.0f}{row['environments']:10.0f}{ratio:8.2f}"
-        )
+        numbers = [row[k] for k in ("groups", "actors_per_group", "actors_per_update", "devices")]
+        speeds = [row[k] for k in ("training", "environments")]
+        line = "".join(f"{n:10}" for n in numbers) + "".join(f"{n:10.0f}" for n in speeds)
+        print(f"{line}{speeds[0] / speeds[1]:10.2f}")
     return rows
+
+
+def loop_of(config: Config, device_count: int) -> Callable[[], int]:
+    """A fresh run's loop; every call is an unroll of all groups, and returns its agent steps."""
+    agent = agent_of(config)
+    a3c = A3C(
+        agent,
+        config,
+        run_state.fresh(agent, config, jax.random.PRNGKey(0)),
+        jax.random.PRNGKey(1),
+        Devices(device_count),
+        functools.partial(environments_of, config, 0),
+    )
+
+    def unroll() -> int:
+        for _ in range(config.unroll_length):
+            a3c.tick()
+        return sum(tally.agent_steps for tally in a3c.tallies())
+
+    return unroll
 
 
 def machine() -> dict[str, Any]:
@@ -380,6 +420,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--game", default="SpaceInvaders")
     add("--groups", type=int, nargs="+", default=[Config.groups])
     add("--actors-per-group", type=int, nargs="+", help="[as train.py takes them]")
+    add("--actors-per-update", type=int, nargs="+", default=[Config.actors_per_update])
     add("--devices", type=int, nargs="+", help="local devices that share the actors [all]")
     add("--precision", default=Config.precision)
     add("--rounds", type=int, default=3, help="the median of so many [3]")
@@ -396,16 +437,22 @@ def main(argv: list[str] | None = None) -> int:
                     game=game_name(args.game),
                     groups=g,
                     actors_per_group=a,
+                    actors_per_update=b,
                     precision=args.precision,
                 ),
                 d,
             )
-            for g, a, d in itertools.product(args.groups, actors, counts)
+            for g, a, b, d in itertools.product(args.groups, actors, args.actors_per_update, counts)
         ]
         for config, count in settings:
-            if count > jax.local_device_count() or config.actors_per_group % count:
+            actors, b = config.actors_per_group, config.actors_per_update
+            if (
+                count > jax.local_device_count()
+                or actors % b
+                or not devices.divides(actors, count, b)
+            ):
                 raise UserError(
-                    f"{config.actors_per_group} actors do not divide over {count} of "
+                    f"{actors} actors, {b} of them per update, do not divide over {count} of "
                     f"{jax.local_device_count()} devices"
                 )
         if args.profile:
@@ -417,7 +464,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.loop:
             results = {"loop": measure_loop()}
         elif len(settings) > 1:
-            results = {"sweep": measure_sweep(settings)}
+            results = {"sweep": measure_sweep(settings, args.rounds)}
         else:
             results = measure_parts(*settings[0], args.rounds)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

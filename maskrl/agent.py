@@ -151,20 +151,20 @@ def make_agent(spec: AgentSpec, precision: str = "float32") -> Agent:
 
     Args:
       precision: of the inputs of matrix products on a CPU, float32 or bfloat16. An accelerator has
-        good convolutions of its own, and its own default precision: that is said.
+        its own default precision: that is said.
     """
-    on_cpu = jax.default_backend() == "cpu"
-    if not on_cpu and precision != PRECISIONS[0]:
+    if jax.default_backend() != "cpu" and precision != PRECISIONS[0]:
         print(
             f"--precision {precision} is for CPUs: here JAX_DEFAULT_MATMUL_PRECISION rules",
             file=sys.stderr,
         )
+        precision = PRECISIONS[0]
     network = Network(
         num_actions=spec.num_actions,
         mask_policy=spec.has_mask("policy"),
         mask_value=spec.has_mask("value"),
         core=spec.core,
-        kernels=precision if on_cpu else "plain",
+        kernels=precision,
     )
     # Subclasses say more than an agent is.
     spec = AgentSpec(**{f.name: getattr(spec, f.name) for f in dataclasses.fields(AgentSpec)})

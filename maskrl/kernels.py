@@ -15,9 +15,12 @@ And only matrix products, not convolutions, use a CPU's bfloat16 units (AMX). So
 
 `dtype` is the type of the inputs of the matrix products: float32, or bfloat16, which rounds them
 only; sums, pointwise arithmetic and results are float32. Forward, the pooled convolutions are XLA's
-own, in float32 whatever the `dtype`: as bfloat16 products they take longer. All of it is valid on
-any backend, but a GPU or a TPU has good convolutions of its own: use the plain ones (`plain_*`)
-there, and wherever gradients to the frames (saliency) or of higher order are wanted.
+own, in float32 whatever the `dtype`: as bfloat16 products they take longer.
+
+A GPU or a TPU takes the same functions, in float32 and all images at once: under `vmap` over actors
+a product with patches stays one batched product, where a convolution's gradient to its kernel
+becomes a grouped convolution with windows as large as the image. Use the plain ones (`plain_*`)
+where gradients to the frames (saliency) or of higher order are wanted.
 """
 
 from collections.abc import Callable, Sequence
@@ -64,8 +67,8 @@ def plain_convlstm_unroll(
 
 # --------------------------------------------------------------------------- building blocks
 
-# Images are taken in chunks of about this many output pixels: one chunk's patches and products
-# stay in a core's second-level cache.
+# On a CPU images are taken in chunks of about this many output pixels: one chunk's patches and
+# products stay in a core's second-level cache.
 _CHUNK_PIXELS = 700
 
 
@@ -142,11 +145,13 @@ def _as_matrix(kernel: Array) -> Array:
 
 
 def _chunked(arrays: Sequence[Array], pixels: int) -> tuple[list[Array], int]:
-    """Splits the leading axis N into `[N / n, n]`, n near `_CHUNK_PIXELS / pixels`.
+    """Splits the leading axis N into `[N / n, n]`, n near `_CHUNK_PIXELS / pixels` (a CPU's) or N.
 
     Returns the chunks, zero-padded where no n nearby divides N, and N.
     """
     total = arrays[0].shape[0]
+    if jax.default_backend() != "cpu":
+        return [a[None] for a in arrays], total
     wanted = max(1, min(total, round(_CHUNK_PIXELS / pixels)))
     even = [n for n in range(-(-wanted // 2), min(total, 2 * wanted) + 1) if total % n == 0]
     size = min(even, key=lambda n: abs(n - wanted), default=wanted)

@@ -224,7 +224,7 @@ def test_rgb_frames_are_seen_as_their_mean():
 
 def test_a_precision_that_is_not_taken_is_said(monkeypatch, capsys):
     monkeypatch.setattr("jax.default_backend", lambda: "gpu")
-    assert agent_with("float32").network.kernels == "plain"
+    assert agent_with("float32").network.kernels == "float32"
     assert capsys.readouterr().err == ""
-    assert agent_with("bfloat16").network.kernels == "plain"
+    assert agent_with("bfloat16").network.kernels == "float32"
     assert "--precision bfloat16 is for CPUs" in capsys.readouterr().err

@@ -26,12 +26,12 @@ def test_the_tasks_are_every_game_variant_and_seed_once(tmp_path):
     runs = {(args.game, args.mask, args.seed) for args in parsed}
     assert runs == {(game, mask, seed) for game in GAMES for mask in MASKS for seed in range(5)}
     assert {args.groups for args in parsed} == {8}
-    assert {args.actors_per_group for args in parsed} == {128}
+    assert {args.actors_per_group for args in parsed} == {32}
 
 
 def test_the_plan_for_one_accelerator_is_what_the_sweep_does(tmp_path):
     plan = (SCRIPT.parents[1] / "docs" / "scale.md").read_text()
-    flags = "--groups 4 --actors-per-group 128"
+    flags = "--groups 2 --actors-per-group 32"
     assert f"`{flags}`" in plan
     assert dry_run(tmp_path, 0).endswith(flags)
 

@@ -7,7 +7,8 @@ Of several runs of a game and mask, the one whose best agent did best in its own
 taken. Copies that agent to `agents/<Game>-<mask>/`, plays 100 whole games with it on start
 states that chose nothing (greedy, sampled, the policy mask inverted, uniform actions), and writes
 their scores to `results/`, where the agent comes from to `card.json`, and the run's learning curve,
-thinned, to `metrics.csv`. `agents/README.md` is the table of all cards; `--cards` writes only that.
+thinned, to `metrics.csv`: after that of what the run began with (`--from`), if that is still there,
+and in hours of both. `agents/README.md` is the table of all cards; `--cards` writes only that.
 
 The original's file (game, agent_steps, score: single greedy games) gives the score to compare with,
 the mean of its games between 0.8 and 1.2 times the agent's steps.
@@ -51,7 +52,8 @@ def ship(runs: list[pathlib.Path]) -> pathlib.Path:
     run = max(runs, key=lambda run: -math.inf if scores[run] is None else scores[run])
     settings = curves.settings(run)
     agent, params, info = checkpoint.load_agent(run, settings.precision)
-    steps, seconds = files.read_columns(run / curves.METRICS, "agent_steps", "seconds")
+    rows = log_of(run)
+    steps, seconds = ([float(row[name]) for row in rows] for name in ("agent_steps", "seconds"))
     plays = {
         name: how for name, how in PLAYS.items() if how.mode != "inverse" or info.has_mask("policy")
     }
@@ -78,18 +80,29 @@ def ship(runs: list[pathlib.Path]) -> pathlib.Path:
         "runs": {run.name: score for run, score in scores.items()},
     }
     files.write(folder / curves.CARD, json.dumps(card, indent=2) + "\n")
-    thin(run / curves.METRICS, folder / curves.METRICS)
+    thin(rows, folder / curves.METRICS)
     return folder
 
 
-def thin(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copies a run's metrics: every evaluation, and some `ROWS` of the other rows."""
-    with open(source, newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
+def log_of(run: pathlib.Path) -> list[dict[str, str]]:
+    """The rows of a run's metrics, after those of what it began with, whose seconds count, too."""
+    with open(run / curves.METRICS, newline="") as file:
+        rows = list(csv.DictReader(file))
+    origin = curves.settings(run).origin
+    joined = (run / curves.CARD).exists()  # an agent's log has been
+    if joined or not rows or origin is None or not (pathlib.Path(origin) / curves.METRICS).exists():
+        return rows
+    start = float(rows[0]["agent_steps"])
+    earlier = [row for row in log_of(pathlib.Path(origin)) if float(row["agent_steps"]) < start]
+    before = float(earlier[-1]["seconds"]) if earlier else 0.0
+    return earlier + [row | {"seconds": str(before + float(row["seconds"]))} for row in rows]
+
+
+def thin(rows: list[dict[str, str]], target: pathlib.Path) -> None:
+    """Writes metrics: every evaluation, and some `ROWS` of the other rows."""
     every = max(1, len(rows) // ROWS)
     with open(target, "w", newline="") as file:
-        writer = csv.DictWriter(file, reader.fieldnames)
+        writer = csv.DictWriter(file, rows[-1], extrasaction="ignore")  # an origin's may differ
         writer.writeheader()
         writer.writerows(
             row for n, row in enumerate(rows) if row["eval_score_mean"] or n % every == 0

@@ -1,6 +1,7 @@
 """Campaigns of runs, with a stand-in for `train.py`; and an agent that comes with the project."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -243,6 +244,28 @@ def test_an_agent_is_shipped(tmp_path, monkeypatch):
     assert str(tmp_path) not in text + (folder / "card.json").read_text()
 
 
+def test_a_log_goes_on_from_that_of_the_origin(tmp_path):
+    """What came after the start is left out; the seconds go on; an agent's log is whole already."""
+    names = ("agent_steps", "seconds", "eval_score_mean")
+
+    def folder(name, origin, rows, kind):
+        (tmp_path / name).mkdir()
+        settings = dataclasses.asdict(Config(origin=origin and str(tmp_path / origin)))
+        (tmp_path / name / f"{kind}.json").write_text(json.dumps({"config": settings}))
+        lines = [",".join(map(str, row)) for row in (names, *rows)]
+        (tmp_path / name / "metrics.csv").write_text("\n".join(lines) + "\n")
+        return tmp_path / name
+
+    folder("gone", None, [(1, 1, "")], "config")
+    folder("agent", "gone", [(10, 5, ""), (20, 10, 7), (40, 20, "")], "card")
+    folder("first", "agent", [(30, 1, ""), (60, 4, "")], "config")
+    last = folder("last", "first", [(50, 2, ""), (70, 3, 9)], "config")
+    rows = [tuple(float(row[n] or "nan") for n in names[:2]) for row in ship.log_of(last)]
+    assert rows == [(10, 5), (20, 10), (30, 11), (50, 13), (70, 14)]
+    (tmp_path / "first" / "metrics.csv").unlink()
+    assert len(ship.log_of(last)) == 2
+
+
 def test_flags_of_a_card():
     """Those that differ from the defaults, or from the preset where gradients are not cut."""
     assert ship._flags(Config(game="Breakout")) == ["--game", "Breakout"]
@@ -254,11 +277,7 @@ def test_metrics_are_thinned(tmp_path, monkeypatch):
     """Every evaluation stays, and so many of the other rows."""
     monkeypatch.setattr(ship, "ROWS", 10)
     rows = [{"agent_steps": n, "eval_score_mean": 5 if n == 33 else ""} for n in range(100)]
-    with open(tmp_path / "all.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
-    ship.thin(tmp_path / "all.csv", tmp_path / "few.csv")
+    ship.thin(rows, tmp_path / "few.csv")
     with open(tmp_path / "few.csv", newline="") as file:
         kept = [int(row["agent_steps"]) for row in csv.DictReader(file)]
     assert kept == sorted([*range(0, 100, 10), 33])

@@ -69,6 +69,21 @@ def test_the_blow_and_not_what_the_game_shows_of_it():
     assert not any(640 < index <= 700 for index, _ in found)
 
 
+def test_a_loop_at_the_end_tells_nothing():
+    """The last point falls at 300; what follows to the limit is no story, a lost life is."""
+    length = 2000
+    reward = np.zeros(length, np.float32)
+    reward[[100, 300]] = 1
+    value = sum(hill(length, at, 2 + at / 1000) for at in range(50, length, 100))
+    game = quiet(length, reward=reward, value=value)
+    assert all(t < 400 for t, _ in told(game, 6))
+    assert len(told(game, 6)) == 6
+    lives = np.full(length, 1, np.int32)
+    lives[-1] = 0
+    lost = dataclasses.replace(game, lives=lives)
+    assert any(400 < t < 1900 for t, _ in told(lost, 6))
+
+
 def test_lives_share_a_small_figure():
     """Of many lives at most half of the frames; the first and the last are among them."""
     game = quiet(4000, lives=range(0, 4000, 200))

@@ -85,6 +85,7 @@ def choose(recording: Recording, count: int) -> list[Chosen]:
     Lost lives and new stages come first, if they fill at most half of the frames (else some of the
     lives, evenly spread). For the rest the kinds of moment take turns (see KINDS), each with the
     strongest that is not close to one already chosen; the undecided come when no other is left.
+    None is taken from a loop in which a game ends, long after the last thing that happened.
 
     Args:
       recording: the game.
@@ -99,8 +100,9 @@ def choose(recording: Recording, count: int) -> list[Chosen]:
         lives = [moment for moment in first if moment.kind == "life"]
         first = _evenly(lives, count // 2) or first[: count // 2]
     chosen = {moment.index: moment for moment in first}
-    free = np.ones(length, bool)
-    gap = length // (4 * count)
+    told = _told(recording)
+    free = np.arange(length) < told
+    gap = told // (4 * count)
 
     def occupy(t: int) -> None:
         free[max(t - gap, 0) : t + gap + 1] = False
@@ -169,6 +171,20 @@ def telling_stretch(recording: Recording, length: int) -> tuple[int, int]:
     total = np.concatenate([[0], np.cumsum(happens)])
     start = int(np.argmax(total[length:] - total[:-length]))
     return start, start + length
+
+
+def _told(recording: Recording) -> int:
+    """Of a game that was cut off, the frames up to the last reward, life or stage, and a tenth."""
+    bounds, length = boundaries(recording), len(recording)
+    happens = [*np.flatnonzero(recording.reward), *bounds.lives, *bounds.stages]
+    if _is_over(recording) or not happens:
+        return length
+    return min(int(1.1 * max(happens)) + _AROUND, length)
+
+
+def _is_over(recording: Recording) -> bool:
+    """Whether the last frame is that of the last lost life."""
+    return bool(recording.lives.any() and recording.lives[-1] == 0)
 
 
 def _chosen(recording: Recording, t: int, kind: str, reason: str, after: int = 0) -> Chosen:
@@ -263,7 +279,7 @@ def _moments(recording: Recording) -> dict[str, Iterator[Chosen]]:
 def _lost_lives(recording: Recording, bounds: Boundaries) -> list[Chosen]:
     """The value's greatest fall before every lost life, the last one's included."""
     deaths = list(bounds.lives)
-    if recording.lives.any() and recording.lives[-1] == 0:
+    if _is_over(recording):
         deaths.append(len(recording) - 1)
     value = recording.value.astype(np.float64)
     found = []

@@ -25,7 +25,6 @@ as many environments as a group has. All of it is compiled before anything is me
 
 import argparse
 import concurrent.futures
-import csv
 import dataclasses
 import functools
 import itertools
@@ -271,10 +270,10 @@ def training(config: Config, device_count: int, expected: float) -> list[float]:
             evaluate=lambda params: np.zeros(1),
             log_seconds=SECONDS,
         ).train()
-        with open(pathlib.Path(folder) / "metrics.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
+        path = pathlib.Path(folder) / "metrics.csv"
+        updates, speeds = files.read_columns(path, "updates", "steps_per_second")
     # Until every group has learned, updates are compiled, and groups start one after the other.
-    warm = [float(r["steps_per_second"]) for r in rows if int(r["updates"]) >= 2 * config.groups]
+    warm = speeds[updates >= 2 * config.groups].tolist()
     return warm[:-1] or warm  # the last stretch is cut short
 
 
@@ -445,14 +444,10 @@ def main(argv: list[str] | None = None) -> int:
             for g, a, b, d in itertools.product(args.groups, actors, args.actors_per_update, counts)
         ]
         for config, count in settings:
-            actors, b = config.actors_per_group, config.actors_per_update
-            if (
-                count > jax.local_device_count()
-                or actors % b
-                or not devices.divides(actors, count, b)
-            ):
+            a, b = config.actors_per_group, config.actors_per_update
+            if count > jax.local_device_count() or not devices.divides(a, count, b):
                 raise UserError(
-                    f"{actors} actors, {b} of them per update, do not divide over {count} of "
+                    f"{a} actors, {b} of them per update, do not divide over {count} of "
                     f"{jax.local_device_count()} devices"
                 )
         if args.profile:

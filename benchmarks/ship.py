@@ -86,8 +86,7 @@ def ship(runs: list[pathlib.Path]) -> pathlib.Path:
 
 def log_of(run: pathlib.Path) -> list[dict[str, str]]:
     """The rows of a run's metrics, after those of what it began with, whose seconds count, too."""
-    with open(run / curves.METRICS, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = files.read_rows(run / curves.METRICS, "agent_steps", "seconds")
     origin = curves.settings(run).origin
     joined = (run / curves.CARD).exists()  # an agent's log has been
     if joined or not rows or origin is None or not (pathlib.Path(origin) / curves.METRICS).exists():

@@ -8,7 +8,6 @@ its own stale parameters. Runs that are there already (in `--runs`) are not made
 interrupted goes on.
 """
 
-import csv
 import json
 import pathlib
 import subprocess
@@ -17,7 +16,7 @@ import sys
 import numpy as np
 
 from benchmarks.campaign import Run
-from maskrl import checkpoint
+from maskrl import checkpoint, files
 from maskrl.cli import Parser
 from maskrl.errors import UserError, exit_on_user_error
 
@@ -33,9 +32,8 @@ def distances(run: Run) -> list[float]:
     """How far each group of layers has moved at the end of the run, which is made if need be."""
     if not run.done and subprocess.run(run.command).returncode:
         raise UserError(f"{' '.join(run.command)} has failed")
-    with open(run.folder / "metrics.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["moved_torso"]]
-    return [float(rows[-1][name]) for name in MOVED]
+    columns = files.read_columns(run.folder / "metrics.csv", *MOVED)
+    return [float(column[-1]) for column in columns]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""How a file comes to be whole, or not at all; JSON, read within bounds; columns of a CSV file."""
+"""How a file comes to be whole, or not at all; JSON, read within bounds; rows of a CSV file."""
 
 import contextlib
 import csv
@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,22 +79,38 @@ def read_json(path: pathlib.Path) -> Any:
         raise ValueError("too deep") from error
 
 
+def read_rows(path: pathlib.Path, *names: str, **where: str) -> list[dict[str, str]]:
+    """Rows of a CSV file, of all columns: those that have `names` and match `where`.
+
+    Raises:
+      UserError: no such file, or no such columns in it.
+    """
+    try:
+        with open(path, newline="") as file:
+            return [
+                row
+                for row in csv.DictReader(file)
+                if all(row[n] for n in names) and all(row[k] == v for k, v in where.items())
+            ]
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise _unreadable(path, names, error) from error
+
+
 def read_columns(path: pathlib.Path, *names: str, **where: str) -> list[np.ndarray]:
     """Columns of a CSV file as floats, of the rows that have all of them and match `where`.
 
     Raises:
       UserError: no such file, or no such columns of numbers in it.
     """
+    rows = read_rows(path, *names, **where)
     try:
-        with open(path, newline="") as file:
-            rows = [
-                row
-                for row in csv.DictReader(file)
-                if all(row[n] for n in names) and all(row[k] == v for k, v in where.items())
-            ]
         return [np.array([float(row[name]) for row in rows]) for name in names]
-    except (OSError, KeyError, ValueError, csv.Error) as error:
-        raise UserError(f"cannot read {', '.join(names)} from {path}: {error}") from error
+    except ValueError as error:
+        raise _unreadable(path, names, error) from error
+
+
+def _unreadable(path: pathlib.Path, names: Sequence[str], error: Exception) -> UserError:
+    return UserError(f"cannot read {', '.join(names)} from {path}: {error}")
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -264,6 +264,9 @@ def test_a_log_goes_on_from_that_of_the_origin(tmp_path):
     assert rows == [(10, 5), (20, 10), (30, 11), (50, 13), (70, 14)]
     (tmp_path / "first" / "metrics.csv").unlink()
     assert len(ship.log_of(last)) == 2
+    (last / "metrics.csv").unlink()
+    with pytest.raises(UserError, match="cannot read agent_steps, seconds"):
+        ship.log_of(last)
 
 
 def test_flags_of_a_card():

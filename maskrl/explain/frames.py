@@ -94,13 +94,14 @@ def choose(recording: Recording, count: int) -> list[Chosen]:
     length = len(recording)
     if length <= count:
         return [_chosen(recording, t, "", "every frame of this short game") for t in range(length)]
-    kinds = _moments(recording)
+    bounds = boundaries(recording)
+    kinds = _moments(recording, bounds)
     first = [*kinds.pop("life"), *kinds.pop("stage")]
     if len(first) > count // 2:
         lives = [moment for moment in first if moment.kind == "life"]
         first = _evenly(lives, count // 2) or first[: count // 2]
     chosen = {moment.index: moment for moment in first}
-    told = _told(recording)
+    told = _told(recording, bounds)
     free = np.arange(length) < told
     gap = told // (4 * count)
 
@@ -173,9 +174,9 @@ def telling_stretch(recording: Recording, length: int) -> tuple[int, int]:
     return start, start + length
 
 
-def _told(recording: Recording) -> int:
+def _told(recording: Recording, bounds: Boundaries) -> int:
     """Of a game that was cut off, the frames up to the last reward, life or stage, and a tenth."""
-    bounds, length = boundaries(recording), len(recording)
+    length = len(recording)
     happens = [*np.flatnonzero(recording.reward), *bounds.lives, *bounds.stages]
     if _is_over(recording) or not happens:
         return length
@@ -211,11 +212,10 @@ def _in_turns(kinds: list[Iterator[Chosen]], free: np.ndarray) -> Iterator[Chose
                 yield found
 
 
-def _moments(recording: Recording) -> dict[str, Iterator[Chosen]]:
+def _moments(recording: Recording, bounds: Boundaries) -> dict[str, Iterator[Chosen]]:
     """Every kind's moments: lives and stages in order, the others from the strongest on."""
     value, entropy, reward = recording.value, recording.entropy, recording.reward
     gain = advantage(recording)
-    bounds = boundaries(recording)
     lives = _lost_lives(recording, bounds)
     # The game moves where it neither announces a life or a stage nor shows how one has ended.
     moving = np.ones(len(recording), bool)

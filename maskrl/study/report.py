@@ -396,17 +396,25 @@ def curves_figure(subject: Subject, found: dict[str, np.ndarray]) -> Figure:
 
 
 def maps_figure(subject: Subject) -> Figure | None:
-    """All methods' maps of the chosen action on three frames of different games.
+    """All methods' maps of the chosen action on three telling frames of different games.
 
-    Every map from black, its least, to yellow, its greatest.
+    Telling: what is on the screen decides most, by the chosen action's probability on the frame
+    less that on the backgrounds. Every map from black, its least, to yellow, its greatest.
     """
-    found = next(iter(_chunks(subject.folder / "maps")), {})
-    if "maps.action" not in found:
+    chunks = [c for c in _chunks(subject.folder / "maps") if "maps.action" in c]
+    if not chunks:
         return None
+    index, maps, curve = (
+        np.concatenate([c[name] for c in chunks])
+        for name in ("index", "maps.action", "probability.action")
+    )
     seen = collect.read(subject.folder / "games.npz")
+    whole, empty = (curve[:, 0, 0, :, share].mean(axis=1) for share in (0, -1))  # any method's
+    telling = np.argsort(empty - whole)
+    firsts = np.unique(seen.game[index[telling]], return_index=True)[1]
+    rows = telling[np.sort(firsts)[:3]]
     names = run.method_names(subject.agent.spec, "action")
     shown = [name for name in names if name != "uniform"]
-    rows = range(0, min(6, len(found["index"])), 2)  # one of each pair
     columns = -(-(len(shown) + 1) // 2)
     figure = Figure(figsize=(1.45 * columns, 3.6 * len(rows)), layout="constrained")
     grid = figure.subplots(2 * len(rows), columns, squeeze=False)
@@ -414,11 +422,11 @@ def maps_figure(subject: Subject) -> Figure | None:
     for axes in grid.ravel():
         axes.set_axis_off()
     for lines, row in zip(grid.reshape(len(rows), -1), rows, strict=True):
-        at = found["index"][row]
+        at = index[row]
         lines[0].imshow(seen.frame[at][view], aspect="auto")
         lines[0].set_title(f"game {seen.game[at]}, step {seen.step[at]}", fontsize=7)
         for axes, name in zip(lines[1:], shown, strict=False):
-            drawn = found["maps.action"][row, names.index(name)].astype(float)
+            drawn = maps[row, names.index(name)].astype(float)
             axes.imshow(drawn, cmap="inferno", aspect="auto")
             axes.set_title(_short(name), fontsize=7)
     return figure

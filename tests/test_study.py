@@ -412,6 +412,14 @@ def test_jobs_that_have_a_file_are_not_done_again(tmp_path, monkeypatch):
     assert done == ["b"]
 
 
+def test_pictured_moments_are_the_best_of_different_games():
+    worth = np.array([0.1, 0.9, 0.8, 0.3, 0.2, 0.5])
+    game = np.array([4, 4, 4, 0, 0, 2])
+    assert report.best_of_games(worth, game, 3).tolist() == [1, 5, 3]
+    assert report.best_of_games(worth, game, 2).tolist() == [1, 5]
+    assert report.best_of_games(worth[:3], game[:3], 3).tolist() == [1]
+
+
 def test_damaged_files_are_refused_in_one_line(tmp_path):
     """Whatever is in them, they are read, or the line says which to delete."""
     subject = types.SimpleNamespace(folder=tmp_path, agent=agent_with())

@@ -188,19 +188,19 @@ def collect(
             if t >= SETTLED and draws[g].wants(t):
                 if hidden is None:
                     hidden, cell = np.asarray(before.hidden), np.asarray(before.cell)
-                draws[g].add(
-                    {
-                        "observation": observation[g],
-                        "previous": previous[g],
-                        "black": black[g],
-                        "is_first": row.timestep.is_first[g],
-                        "action": action[g],
-                        "hidden": hidden[g],
-                        "cell": cell[g],
-                        "frame": frame.copy(),  # and not all games' frames of this step
-                        "step": t,
-                    }
-                )
+                moment = {
+                    "observation": observation[g],
+                    "previous": previous[g],
+                    "black": black[g],
+                    "is_first": row.timestep.is_first[g],
+                    "action": action[g],
+                    "hidden": hidden[g],
+                    "cell": cell[g],
+                    "frame": frame,
+                    "step": t,
+                }
+                # Copied, or each would keep what all games had at this step.
+                draws[g].add({name: np.array(x) for name, x in moment.items()})
         total += observation[playing].sum(axis=0)
         count += playing.sum()
         playing &= ~row.game_over

@@ -6,6 +6,7 @@ kind of thing is, bool [210, 160]. Boxes from the memory are as large as the thi
 show the maximum of two screens, so a fast thing can be a little longer).
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -107,8 +108,17 @@ def find(game: str, frame: np.ndarray, ram: np.ndarray) -> tuple[Places, dict[st
 def touched(place: np.ndarray, view: tuple[int, int]) -> np.ndarray:
     """bool [10, 10]: the mask's cells that have a pixel of it, in rows view[0]:view[1]."""
     seen = place[view[0] : view[1]]
-    rows, columns = (np.linspace(0, n, MASK_CELLS + 1).astype(int)[:-1] for n in seen.shape)
-    return np.logical_or.reduceat(np.logical_or.reduceat(seen, rows, axis=0), columns, axis=1)
+    rows, columns = map(_of_cells, seen.shape)
+    return rows @ seen.astype(np.float32) @ columns.T > 0
+
+
+@functools.cache
+def _of_cells(pixels: int) -> np.ndarray:
+    """float32 [10, pixels]: 1 where a row (or column) of pixels is in one of cells."""
+    cell = np.searchsorted(
+        np.linspace(0, pixels, MASK_CELLS + 1).astype(int), np.arange(pixels), "right"
+    )
+    return np.float32(cell == 1 + np.arange(MASK_CELLS)[:, None])
 
 
 def around(cells: np.ndarray) -> np.ndarray:

@@ -410,9 +410,7 @@ def maps_figure(subject: Subject) -> Figure | None:
     )
     seen = collect.read(subject.folder / "games.npz")
     whole, empty = (curve[:, 0, 0, :, share].mean(axis=1) for share in (0, -1))  # any method's
-    telling = np.argsort(empty - whole)
-    firsts = np.unique(seen.game[index[telling]], return_index=True)[1]
-    rows = telling[np.sort(firsts)[:3]]
+    rows = best_of_games(whole - empty, seen.game[index], 3)
     names = run.method_names(subject.agent.spec, "action")
     shown = [name for name in names if name != "uniform"]
     columns = -(-(len(shown) + 1) // 2)
@@ -430,6 +428,13 @@ def maps_figure(subject: Subject) -> Figure | None:
             axes.imshow(drawn, cmap="inferno", aspect="auto")
             axes.set_title(_short(name), fontsize=7)
     return figure
+
+
+def best_of_games(worth: np.ndarray, game: np.ndarray, most: int) -> np.ndarray:
+    """The moment of most worth of each game, of the `most` games whose best is the greatest."""
+    order = np.argsort(-worth, kind="stable")
+    firsts = np.unique(game[order], return_index=True)[1]
+    return order[np.sort(firsts)[:most]]
 
 
 def _short(name: str) -> str:

@@ -363,7 +363,7 @@ def controls_figure(subjects: list[Subject]) -> Figure:
         axes.set_title(subject.name, fontsize=10)
         axes.set_xlabel("mean score, % of normal", fontsize=9)
         axes.set_xlim(left=0)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(run.PLAYED) - 0.5, -0.9)  # downwards; the first row's words need room
     return figure
 
 

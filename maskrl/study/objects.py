@@ -115,10 +115,8 @@ def touched(place: np.ndarray, view: tuple[int, int]) -> np.ndarray:
 @functools.cache
 def _of_cells(pixels: int) -> np.ndarray:
     """float32 [10, pixels]: 1 where a row (or column) of pixels is in one of cells."""
-    cell = np.searchsorted(
-        np.linspace(0, pixels, MASK_CELLS + 1).astype(int), np.arange(pixels), "right"
-    )
-    return np.float32(cell == 1 + np.arange(MASK_CELLS)[:, None])
+    edges = np.linspace(0, pixels, MASK_CELLS + 1).astype(int)
+    return np.eye(MASK_CELLS, dtype=np.float32).repeat(np.diff(edges), axis=1)
 
 
 def around(cells: np.ndarray) -> np.ndarray:

@@ -124,8 +124,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         numbers(args.frames, args.max_episode_steps + 1)
     if args.seed < 0:
         raise UserError("--seed must be at least 0")
-    if args.output and args.output.exists():
-        raise UserError(f"{args.output} exists: name another file")
+    files.check_new(args.output)
     return args
 
 
@@ -246,8 +245,8 @@ def table(args: argparse.Namespace) -> None:
     pictures = {game: output.with_name(f"curve-{game}.png") for game in runs}
     written = [output, output.with_suffix(".csv"), *pictures.values()]
     for path in written:
-        if args.output and path.exists():
-            raise UserError(f"{path} exists: name another file")
+        if args.output:
+            files.check_new(path)
         open_for_writing(path)
     greedy = args.original and args.original / curves.GREEDY
     files.write(output, tables.markdown(results, greedy))

@@ -68,8 +68,10 @@ class Run:
         try:
             with checkpoint.locked(self.folder):
                 return False
-        except UserError:
+        except checkpoint.InUse:
             return True
+        except UserError:  # `train.py` will say so
+            return False
 
     @property
     def command(self) -> list[str]:

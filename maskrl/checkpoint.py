@@ -72,6 +72,10 @@ class Damaged(UserError):
     """Something that was saved is not whole, or not what was saved."""
 
 
+class InUse(UserError):
+    """Another process trains the run."""
+
+
 class SaveError(Fault):
     """Something could not be saved."""
 
@@ -215,7 +219,8 @@ def locked(run: pathlib.Path) -> Iterator[None]:
     """Holds the run: nobody else trains it inside. The system lets go, however a process ends.
 
     Raises:
-      UserError: somebody else does, or the folder cannot be written.
+      InUse: somebody else does.
+      UserError: the folder cannot be written.
     """
     try:
         file = open(run / LOCK, "a")  # noqa: SIM115
@@ -225,7 +230,7 @@ def locked(run: pathlib.Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"another process is training {run}") from error
+            raise InUse(f"another process is training {run}") from error
         except OSError as error:  # a file system without locks
             print(f"cannot lock {run} ({error.strerror}): train it once only", file=sys.stderr)
         yield

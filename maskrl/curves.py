@@ -195,8 +195,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(
                 "--output or --threshold: draw the curves, or print when they came there"
             )
-        if args.output is not None and args.output.exists():
-            raise UserError(f"{args.output} exists: name another file")
+        files.check_new(args.output)
         if args.threshold is not None:
             print(thresholds(args.runs, args.threshold, args.original))
         if args.output is not None:

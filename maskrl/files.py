@@ -56,6 +56,12 @@ def write(path: pathlib.Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def check_new(path: pathlib.Path | None) -> None:
+    """Raises UserError if there is something of that name: nothing is overwritten."""
+    if path is not None and path.exists():
+        raise UserError(f"{path} exists: name another file")
+
+
 def read_json(path: pathlib.Path) -> Any:
     """What a JSON file holds.
 

@@ -156,6 +156,15 @@ def test_no_runs_at_a_time(tmp_path, capsys):
     assert "--jobs 0" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_written_is_given_up(trainer):
+    """Rather than waited for without end, as if another process trained there."""
+    runs = campaign.read(listed(trainer, "--game Pong --seed 9 --steps 100"), trainer / "runs")
+    (runs[0].folder / checkpoint.LOCK).mkdir(parents=True)
+    going = campaign.carry_on(runs, [None], nice=5)
+    until(lambda: next(going, "over") == "over")
+    assert runs[0].given_up
+
+
 def test_a_run_that_outlived_its_campaign_is_left_alone(trainer):
     """Until it has ended; its core counts as taken."""
     path = listed(trainer, "--game Pong --steps 100", "--game Pong --seed 1 --steps 100")

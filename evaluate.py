@@ -64,7 +64,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default="normal",
         help="inverse: 1 - M; random: uniform actions; explain: recordings, videos, figures and "
         "the explorer; table: the paper's tables and each game's learning curves, of all there is; "
-        "study: do the masks explain?; the others are the study's controls (maskrl.study.controls)",
+        "study: do the masks explain? (started more than once, its processes share the work); the others are the study's controls (maskrl.study.controls)",
     )
     add(
         "--branch",
@@ -265,7 +265,10 @@ def free_name(path: pathlib.Path) -> pathlib.Path:
 
 
 def study(args: argparse.Namespace) -> None:
-    """Studies agents, or goes on with it, and reports what there is, after Ctrl-C, too."""
+    """Studies agents, or goes on with it, and reports what there is, after Ctrl-C, too.
+
+    Several processes may do so at once: each job is done by one of them.
+    """
     folder = args.output or RESULTS / "study"
     given = {name: getattr(args, flag.replace("-", "_")) for name, (flag, _) in STUDY_FLAGS.items()}
     given |= {"episodes": args.episodes, "max_episode_steps": args.max_episode_steps}
@@ -284,15 +287,17 @@ def study(args: argparse.Namespace) -> None:
             raise UserError(f"two of the agents' folders have the same name, {name}: rename one")
         agents[name] = f"{info.source}, step {info.agent_steps}"
         subjects.append(Subject(name, agent, params, info, folder / name))
-    run.settle(folder, budget, agents, args.precision)
+    with run.alone(folder):
+        run.settle(folder, budget, agents, args.precision)
     interrupted = None
     try:
         run.run(subjects, budget)
     except KeyboardInterrupt as error:
         interrupted = error
         print("\nreporting what there is; the same command goes on with the rest")
-    for path in study_report.write(subjects, folder):
-        print(f"written: {path}")
+    with run.alone(folder):
+        for path in study_report.write(subjects, folder):
+            print(f"written: {path}")
     if interrupted is not None:
         raise interrupted
 

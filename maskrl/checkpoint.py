@@ -18,7 +18,6 @@ Orbax sees them, and its arrays afterwards.
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import itertools
 import json
@@ -222,17 +221,13 @@ def locked(run: pathlib.Path) -> Iterator[None]:
       InUse: somebody else does.
       UserError: the folder cannot be written.
     """
-    try:
-        file = open(run / LOCK, "a")  # noqa: SIM115
-    except OSError as error:
-        raise UserError(f"cannot write in {run}: {error.strerror}") from error
-    with file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(files.locked(run / LOCK))
         except BlockingIOError as error:
             raise InUse(f"another process is training {run}") from error
-        except OSError as error:  # a file system without locks
-            print(f"cannot lock {run} ({error.strerror}): train it once only", file=sys.stderr)
+        except OSError as error:
+            raise UserError(f"cannot write in {run}: {error.strerror}") from error
         yield
 
 

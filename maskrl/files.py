@@ -1,11 +1,14 @@
-"""How a file comes to be whole, or not at all; JSON, read within bounds; rows of a CSV file."""
+"""How a file comes to be whole, or not at all, and made by one process; JSON, rows of CSV files."""
 
 import contextlib
 import csv
+import fcntl
+import functools
 import json
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -54,6 +57,52 @@ def write(path: pathlib.Path, text: str) -> None:
     """Writes a text, UTF-8; see `whole`."""
     with whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
+    """Holds a lock, a file: no other process does inside. It ends with the process, however that.
+
+    Raises:
+      BlockingIOError: another one does, and it is not to be waited for.
+      OSError: the file cannot be written.
+    """
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            _warn_of_no_locks(path.parent, error.strerror)
+        yield
+
+
+@functools.cache  # said once
+def _warn_of_no_locks(folder: pathlib.Path, why: str) -> None:
+    print(f"no locks in {folder} ({why}): let one process alone work there", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def claimed(path: pathlib.Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether it falls to this process to make the file: no other one does inside, or has done.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    lock = path.with_name(path.name + ".lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(lock, wait=wait))
+        except BlockingIOError:
+            yield False
+            return
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        yield not path.exists()
+        # Whoever has opened the lock before, and gets it now, sees the file.
+        if path.exists():
+            lock.unlink(missing_ok=True)
 
 
 def check_new(path: pathlib.Path | None) -> None:

@@ -1,9 +1,12 @@
 """The study of the masks, on toys whose answers are known by construction."""
 
 import collections
+import contextlib
 import csv
 import dataclasses
+import functools
 import random
+import threading
 import types
 
 import jax
@@ -410,6 +413,37 @@ def test_jobs_that_have_a_file_are_not_done_again(tmp_path, monkeypatch):
     for _ in range(2):
         run.run([types.SimpleNamespace()], run.Budget())
     assert done == ["b"]
+
+
+def test_processes_share_a_study(tmp_path, monkeypatch):
+    """A job is done once; what another one is at is left for last, and done if that one dies."""
+    done, begun, killed = [], threading.Event(), threading.Event()
+
+    def work(path):
+        if path.name == "b" and not begun.is_set():  # the first process's, and its last
+            begun.set()
+            killed.wait(60)
+            raise KeyboardInterrupt
+        done.append(path.name)
+        path.touch()
+        if path.name == "c":
+            killed.set()
+
+    jobs = [((i,), tmp_path / i, "", work) for i in "abc"]
+    monkeypatch.setattr(run, "_jobs", lambda subject, budget: jobs)
+    study = functools.partial(run.run, [types.SimpleNamespace()], run.Budget())
+
+    def first():
+        with contextlib.suppress(KeyboardInterrupt):
+            study()
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert begun.wait(60)
+    study()
+    thread.join()
+    assert done == ["a", "c", "b"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "c"]
 
 
 def test_pictured_moments_are_the_best_of_different_games():

@@ -5,9 +5,11 @@
     sanity/CHUNK.npz         how alike maps of networks are whose layers were made anew
     controls/NAME-PART.json  scores of whole games under a control
 
-One such folder per agent. A file appears whole or not at all, so a killed study goes on.
+One such folder per agent. A file appears whole or not at all, so a killed study goes on; a job is
+done by one process, so several may work at a study at once.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -99,19 +101,44 @@ def settle(folder: pathlib.Path, budget: Budget, agents: dict[str, str], precisi
     files.write(path, json.dumps(now, indent=2) + "\n")
 
 
+@contextlib.contextmanager
+def alone(folder: pathlib.Path) -> Iterator[None]:
+    """Other processes at the same study wait meanwhile.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(files.locked(folder / "study.lock", wait=True))
+        except OSError as error:
+            raise UserError(f"cannot write in {folder}: {error.strerror}") from error
+        yield
+
+
 def run(subjects: list[Subject], budget: Budget) -> None:
-    """Does every job that has left no file; shows how many are left, and for how long."""
+    """Does every job that has left no file and that no other process does.
+
+    It shows how many are left, and for how long; it ends when all are done, the others', too.
+    """
     jobs = [job for subject in subjects for job in _jobs(subject, budget)]
     # One of each kind first: a study that was cut short says a little of everything.
     jobs.sort(key=lambda job: job[0])
-    left = [job for job in jobs if not job[1].exists()]
-    with tqdm(total=len(jobs), initial=len(jobs) - len(left), unit=" jobs") as bar:
-        for _, path, words, work in left:
-            bar.set_postfix_str(words)
-            work(path)
-            bar.update()
+    done = lambda: sum(path.exists() for _, path, *_ in jobs)  # noqa: E731
+    with tqdm(total=len(jobs), initial=done(), unit=" jobs") as bar:
+        # What others were at is waited for last, and done here if they were killed.
+        for wait, (order, path, words, work) in itertools.product((False, True), jobs):
+            if path.exists():
+                continue
+            with files.claimed(path, wait=wait or order == FIRST) as mine:
+                if mine:
+                    bar.set_postfix_str(words)
+                    work(path)
+            bar.update(done() - bar.n)
 
 
+FIRST = (0, 0)  # in the order of jobs: what other jobs read
 Job = tuple[tuple, pathlib.Path, str, Callable[[pathlib.Path], None]]
 
 
@@ -119,7 +146,7 @@ def _jobs(subject: Subject, budget: Budget) -> Iterator[Job]:
     """(order, file, words, work) of everything that is computed for an agent."""
     folder, name = subject.folder, subject.name
     games = folder / "games.npz"
-    yield (0, 0), games, f"{name}: games", functools.partial(_collect, subject, budget)
+    yield FIRST, games, f"{name}: games", functools.partial(_collect, subject, budget)
     known = functools.cache(lambda: collect.read(games))
     measure = Measure(subject, known)
     chunks = -(-budget.frames // CHUNK)

@@ -64,7 +64,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default="normal",
         help="inverse: 1 - M; random: uniform actions; explain: recordings, videos, figures and "
         "the explorer; table: the paper's tables and each game's learning curves, of all there is; "
-        "study: do the masks explain? (started more than once, its processes share the work); the others are the study's controls (maskrl.study.controls)",
+        "study: do the masks explain? (started more than once, the processes share the work); the "
+        "others are the study's controls (maskrl.study.controls)",
     )
     add(
         "--branch",

@@ -108,7 +108,7 @@ def claimed(path: pathlib.Path, *, wait: bool = False) -> Iterator[bool]:
 def check_new(path: pathlib.Path | None) -> None:
     """Raises UserError if there is something of that name: nothing is overwritten."""
     if path is not None and path.exists():
-        raise UserError(f"{path} exists: name another file")
+        raise UserError(f"{path} exists: name another")
 
 
 def read_json(path: pathlib.Path) -> Any:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maskrl import checkpoint, learner, losses, preprocess
+from maskrl import checkpoint, files, learner, losses, preprocess
 from maskrl.agent import Agent, make_agent
 from maskrl.cli import Parser
 from maskrl.config import Config
@@ -305,8 +305,7 @@ def import_(args) -> int:
     game = game_name(args.game) if args.game else game_of_file(args.agent)
     params = convert(read_state_dict(args.agent), str(args.agent))
     _, info = agent_of(params, game, "the original's agent")
-    if args.folder.exists():
-        raise UserError(f"{args.folder} exists; name a new folder")
+    files.check_new(args.folder)
     try:
         checkpoint.save_agent(args.folder, params, info)
     except checkpoint.SaveError as error:

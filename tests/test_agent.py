@@ -98,7 +98,12 @@ def check_unroll(agent, params, timesteps, start, length):
 
 
 @pytest.mark.parametrize(
-    ("core", "precision"), [("convlstm", "float32"), ("none", "float32"), ("convlstm", "bfloat16")]
+    ("core", "precision"),
+    [
+        ("convlstm", "float32"),
+        ("none", "float32"),
+        pytest.param("convlstm", "bfloat16", marks=pytest.mark.slow),
+    ],
 )
 def test_acting_is_the_learners_unroll(core, precision):
     """Over two unrolls; episodes start inside, in the first and in the last row of an unroll."""

@@ -109,7 +109,7 @@ def test_what_goes_to_the_devices_and_back():
     assert one == f"({everyone}, 21.0)"
 
 
-@pytest.mark.parametrize("shared", [1, 2, 8])
+@pytest.mark.parametrize("shared", [1, pytest.param(2, marks=pytest.mark.slow), 8])
 def test_two_and_eight_devices_update_like_one(shared):
     """The same state, snapshot and unroll: less than 1e-4 of the update's own norm apart.
 

@@ -139,6 +139,7 @@ def wait_until_training(folder, processes):
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_two_hosts_train_one_agent(tmp_path, two_hosts):
     """The same parameters on all four devices; the first host alone writes; one host goes on."""
     folders = [tmp_path / f"host{i}" for i in range(2)]
@@ -176,6 +177,7 @@ def test_two_hosts_train_one_agent(tmp_path, two_hosts):
     assert steps.max() - steps.min() <= 3
 
 
+@pytest.mark.slow
 def test_hosts_go_on_with_the_run_of_one(tmp_path, two_hosts):
     """Only the first host has the checkpoint."""
     folders = [tmp_path / f"host{i}" for i in range(2)]

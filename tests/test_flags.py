@@ -25,8 +25,8 @@ def test_wrong_ones_leave_nothing_behind(tmp_path):
     check(flags.wrong, flags.refused, tmp_path, 150)
 
 
-def test_right_ones_train(tmp_path):
-    check(flags.right, flags.trained, tmp_path, 2)
+def test_a_right_one_trains(tmp_path):
+    check(flags.right, flags.trained, tmp_path, 1)
 
 
 @pytest.mark.slow

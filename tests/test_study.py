@@ -327,7 +327,7 @@ def studied(tmp_path_factory):
     run.settle(folder, budget, {"fresh": "fresh"}, "float32")
 
     def done():
-        found = [p for p in folder.rglob("*") if p.is_file() and p.name != "study.json"]
+        found = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"]
         return {p.relative_to(folder).as_posix(): p.stat().st_mtime_ns for p in found}
 
     real, calls = run._play, []

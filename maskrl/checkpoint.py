@@ -221,13 +221,9 @@ def locked(run: pathlib.Path) -> Iterator[None]:
       InUse: somebody else does.
       UserError: the folder cannot be written.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.locked(run / LOCK))
-        except BlockingIOError as error:
-            raise InUse(f"another process is training {run}") from error
-        except OSError as error:
-            raise UserError(f"cannot write in {run}: {error.strerror}") from error
+    with files.locked(run / LOCK) as held:
+        if not held:
+            raise InUse(f"another process is training {run}")
         yield
 
 

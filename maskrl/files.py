@@ -60,21 +60,29 @@ def write(path: pathlib.Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
-    """Holds a lock, a file: no other process does inside. It ends with the process, however that.
+def locked(path: pathlib.Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether this process holds a lock, a file: no other one does inside, if so.
+
+    It does unless another one does that is not to be waited for. The system lets go, however a
+    process ends. The folder above is made.
 
     Raises:
-      BlockingIOError: another one does, and it is not to be waited for.
-      OSError: the file cannot be written.
+      UserError: the file cannot be written.
     """
-    with open(path, "a") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"cannot write in {path.parent}: {error.strerror}") from error
+    with file:
+        held = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise
+            held = False
         except OSError as error:
             _warn_of_no_locks(path.parent, error.strerror)
-        yield
+        yield held
 
 
 @functools.cache  # said once
@@ -90,18 +98,10 @@ def claimed(path: pathlib.Path, *, wait: bool = False) -> Iterator[bool]:
       UserError: it cannot be written.
     """
     lock = path.with_name(path.name + ".lock")
-    with contextlib.ExitStack() as stack:
-        try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(lock, wait=wait))
-        except BlockingIOError:
-            yield False
-            return
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-        yield not path.exists()
+    with locked(lock, wait=wait) as held:
+        yield held and not path.exists()
         # Whoever has opened the lock before, and gets it now, sees the file.
-        if path.exists():
+        if held and path.exists():
             lock.unlink(missing_ok=True)
 
 

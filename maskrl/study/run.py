@@ -101,20 +101,13 @@ def settle(folder: pathlib.Path, budget: Budget, agents: dict[str, str], precisi
     files.write(path, json.dumps(now, indent=2) + "\n")
 
 
-@contextlib.contextmanager
-def alone(folder: pathlib.Path) -> Iterator[None]:
+def alone(folder: pathlib.Path) -> contextlib.AbstractContextManager:
     """Other processes at the same study wait meanwhile.
 
     Raises:
       UserError: the folder cannot be written.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(files.locked(folder / "study.lock", wait=True))
-        except OSError as error:
-            raise UserError(f"cannot write in {folder}: {error.strerror}") from error
-        yield
+    return files.locked(folder / "study.lock", wait=True)
 
 
 def run(subjects: list[Subject], budget: Budget) -> None:

@@ -34,6 +34,8 @@ from maskrl.envs import game_name
 from maskrl.errors import Fault, UserError, exit_on_user_error
 from maskrl.metrics import NotFinite
 
+# How far, and how it is computed: a run may move to a machine where the other precision is faster.
+MAY_DIFFER = ("steps", "precision")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "numpy")
 
 
@@ -50,7 +52,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         nargs="?",
         const=True,
         metavar="RUN",
-        help="go on with this run, or the newest; only --steps may differ",
+        help="go on with this run, or the newest; only --steps and --precision may differ",
     )
     parser.add_argument(
         "--distributed", action="store_true", help="several hosts, as the cluster says"
@@ -124,12 +126,13 @@ def old_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Con
         f"{config.flag_of(field)} {given[field.name]} (the run has {getattr(saved, field.name)})"
         for field in dataclasses.fields(config.Config)
         if field.name in given
-        and field.name != "steps"
+        and field.name not in MAY_DIFFER
         and given[field.name] != getattr(saved, field.name)
     ]
     if wrong:
         raise UserError(f"contradicts the run {run}: {', '.join(wrong)}")
-    return dataclasses.replace(saved, steps=given.get("steps", saved.steps)), run
+    changed = {name: given[name] for name in MAY_DIFFER if name in given}
+    return dataclasses.replace(saved, **changed), run
 
 
 @contextlib.contextmanager

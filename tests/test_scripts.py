@@ -132,14 +132,17 @@ def test_output_and_agent_are_taken(here):
 
 
 def test_resume(here):
-    """The newest run without a name; a named one; the target is raised by --steps."""
+    """The newest run without a name; a named one; --steps and --precision may be other ones."""
     assert train.main(["--resume", "--steps", "160"]) == 0
     assert checkpoint.load_agent(here / RUN)[2].agent_steps >= 160
     saved = json.loads((here / RUN / "config.json").read_text())
     assert saved["config"]["steps"] == 160
     assert len(saved["sessions"]) == 2
-    assert train.main(["--resume", RUN, "--steps", "200", "--game", "breakout-v5"]) == 0
+    other = ["--steps", "200", "--precision", "bfloat16", "--game", "breakout-v5"]
+    assert train.main(["--resume", RUN, *other]) == 0
     assert checkpoint.load_agent(here / RUN)[2].agent_steps >= 200
+    now = json.loads((here / RUN / "config.json").read_text())["config"]
+    assert now == saved["config"] | {"steps": 200, "precision": "bfloat16"}
 
 
 def test_interrupted_run_says_how_to_go_on(here, monkeypatch, capsys):

@@ -6,9 +6,9 @@ And only matrix products, not convolutions, use a CPU's bfloat16 units (AMX). So
 
 * writes a kernel's gradient as `d_out^T @ patches`, a few images at a time, so that patches stay in
   a core's cache;
-* takes a 3x3 convolution and its pooling, for their gradients, as one matrix product over 4x4
-  windows with stride 2, whose columns are the four pixels of a pooling window, then a maximum over
-  these four;
+* takes a convolution and its pooling, for their gradients, as one matrix product over windows with
+  stride 2, whose columns are the four pixels of a pooling window; but in float32 on a CPU, where
+  products are dear, the 3x3 ones pixel by pixel;
 * hoists out of the ConvLSTM's recurrence all that does not depend on `h`, in both directions;
 * hands out what the gradients need (`saved`) and takes it back: acting has computed it already, by
   the very parameters at which the learner takes the gradient.
@@ -193,7 +193,7 @@ def _conv_same_fwd(x, kernel, dtype):
 
 def _conv_same_bwd(dtype, residuals, d_out):
     x, kernel = residuals
-    return _conv_input_grad(d_out, kernel, dtype), _kernel_grad(x, d_out, kernel.shape[0], dtype)
+    return _input_gradient(kernel, dtype)(d_out), _kernel_grad(x, d_out, kernel.shape[0], dtype)
 
 
 def _conv(x: Array, kernel: Array, dtype: DTypeLike) -> Array:
@@ -209,10 +209,14 @@ def _conv(x: Array, kernel: Array, dtype: DTypeLike) -> Array:
     return _in_chunks(product, x, x.shape[1] * x.shape[2])
 
 
-def _conv_input_grad(d_out: Array, kernel: Array, dtype: DTypeLike) -> Array:
-    """Gradient of a same convolution to its input: `[N, H, W, Co]` -> `[N, H, W, Ci]`."""
+def _input_gradient(kernel: Array, dtype: DTypeLike) -> Callable[[Array], Array]:
+    """Gradient of a same convolution to its input: `[N, H, W, Co]` -> `[N, H, W, Ci]`.
+
+    Made outside a loop, it turns the kernel once.
+    """
     if not _is_bfloat16(dtype):
-        return plain_conv_same(d_out, _flipped(kernel))
+        flipped = lax.optimization_barrier(_flipped(kernel))
+        return lambda d_out: plain_conv_same(d_out, flipped)
     k, _, ci, co = kernel.shape
     matrix_t = _transposed(_as_matrix(kernel), dtype)
 
@@ -228,7 +232,7 @@ def _conv_input_grad(d_out: Array, kernel: Array, dtype: DTypeLike) -> Array:
             for i, j in starts
         )
 
-    return _in_chunks(scatter, d_out, d_out.shape[1] * d_out.shape[2])
+    return lambda d_out: _in_chunks(scatter, d_out, d_out.shape[1] * d_out.shape[2])
 
 
 def _kernel_grad(x: Array, d_out: Array, k: int, dtype: DTypeLike) -> Array:
@@ -347,6 +351,8 @@ def _conv_pool_bwd(dtype, residuals, cotangents):
     x, kernel, winner = residuals
     d_out, _ = cotangents
     k, _, ci, co = kernel.shape
+    if ci > 1 and jax.default_backend() == "cpu" and not _is_bfloat16(dtype):
+        return *_conv_pool_grads(x, kernel, winner, d_out), None
     t, pad = (k + 1) // 2, k // 2
     chunks, total = _chunked([x, winner, d_out], d_out.shape[1] * d_out.shape[2])
     matrix_t = _flipped(_blocks_of_kernel(_four_shifts(kernel)))[:, :, _packed_order(4 * co, dtype)]
@@ -383,6 +389,27 @@ def _conv_pool_bwd(dtype, residuals, cotangents):
     d_kernel = d_kernel[:, :, _packed_order(ci, dtype, inverse=True)]
     d_x = _first_layer_input_grad(d_out, winner, kernel) if ci == 1 else _unchunked(d_x, total)
     return d_x, d_kernel, d_bias, None
+
+
+def _conv_pool_grads(x, kernel, winner, d_out) -> tuple[Array, Array, Array]:
+    """Gradients to x, kernel and bias by way of every pixel's, in float32.
+
+    Windows of 4x4 for four pixels are 16 products a pixel where 3x3 are 9: bfloat16 units make up
+    for that, float32 ones do not.
+    """
+    chunks, total = _chunked([x, winner, d_out], x.shape[1] * x.shape[2])
+
+    def add(sums, chunk):
+        x, winner, d_out = chunk
+        d_kernel, d_bias = sums
+        d_y = _unblocks(_packed_groups(d_out, winner, jnp.float32), 0)
+        d_x, of_chunk = _conv_same_bwd(jnp.float32, (x, kernel), lax.optimization_barrier(d_y))
+        d_bias = d_bias + jnp.where(winner >= 0, d_out, 0.0).sum((0, 1, 2))
+        return (d_kernel + of_chunk, d_bias), d_x
+
+    zeros = jnp.zeros_like(kernel), jnp.zeros(kernel.shape[-1])
+    (d_kernel, d_bias), d_x = lax.scan(add, zeros, chunks)
+    return _unchunked(d_x, total), d_kernel, d_bias
 
 
 def _packed_groups(d_out: Array, winner: Array, dtype: DTypeLike) -> Array:
@@ -472,6 +499,7 @@ def _convlstm_bwd(dtype, residuals, cotangents):
     d_h_rows, d_carry, _ = cotangents
     t, b, height, width, _ = d_h_rows.shape
     kept = ~is_first[:, :, None, None, None]
+    input_gradient = _input_gradient(kernel_h, dtype)
     h_before, c_before = (
         jnp.where(kept, jnp.concatenate([first[None], rows[:-1]]), 0.0)
         for first, rows in ((h0, saved.h), (c0, saved.c))
@@ -488,7 +516,7 @@ def _convlstm_bwd(dtype, residuals, cotangents):
         d_o = d_h * tanh_c * o * (1 - o)
         d_g = d_c * i * (1 - g * g)
         d_gates = jnp.concatenate([d_i, d_f, d_o, d_g], axis=-1)
-        d_h = _conv_input_grad(d_gates, kernel_h, dtype)
+        d_h = input_gradient(d_gates)
         return (d_h * keep, d_c * f * keep), d_gates
 
     (d_h0, d_c0), d_gates = lax.scan(step, d_carry, (d_h_rows, saved, c_before, kept), reverse=True)

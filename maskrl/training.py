@@ -142,7 +142,7 @@ class Trainer:
             if stop:
                 raise KeyboardInterrupt
             logger.advance(counters.agent_steps)
-            if to_log:
+            if to_log and counters.agent_steps > logged_steps:
                 self._log(logger, clock, log.last, logged_steps)
                 log.done(clock.seconds)
                 logged_steps = counters.agent_steps

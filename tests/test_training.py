@@ -172,7 +172,7 @@ def test_resume_goes_on_with_everything(first, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "Environments", Watched)
     old_rows = rows_of(run)
     resumed = training.Trainer(
-        tiny_config(steps=200), run, device_count=1, resume=True, evaluate=None
+        tiny_config(steps=200), run, device_count=1, resume=True, evaluate=None, log_seconds=0.001
     )
     assert_same(everything(resumed), everything(first))
     assert resumed.counters.agent_steps == first.counters.agent_steps
@@ -187,7 +187,7 @@ def test_resume_goes_on_with_everything(first, tmp_path, monkeypatch):
     assert len(rows) > len(old_rows)
     for name in ("agent_steps", "updates", "seconds"):
         numbers = [float(row[name]) for row in rows]
-        assert numbers == sorted(set(numbers))
+        assert numbers == sorted(numbers if name == "updates" else set(numbers))
     # Optax counts the optimiser's steps.
     assert int(resumed.a3c.state.updates) == resumed.counters.updates
     counts = [x for x in jax.tree.leaves(resumed.a3c.state.optimiser) if x.ndim == 0]

@@ -156,9 +156,9 @@ def _draw_original(lives: Axes, greedy: Axes, folder: pathlib.Path, game: str, e
     start, stop, reward, error = files.read_columns(folder / LIVES, *columns, game=game)
     middle = (start + stop) / 2e6
     within = middle <= end
-    lives.errorbar(
-        middle[within], reward[within], 1.96 * error[within], color=GREY, label="the original's run"
-    )
+    if within.any():  # there are games without a log of lives
+        means, widths = reward[within], 1.96 * error[within]
+        lives.errorbar(middle[within], means, widths, color=GREY, label="the original's run")
     steps, scores = files.read_columns(folder / GREEDY, "agent_steps", "score", game=game)
     within = steps <= 1e6 * end
     steps, scores = steps[within] / 1e6, scores[within]

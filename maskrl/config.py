@@ -93,7 +93,11 @@ class Config:
         FRAMES,
     )
 
-    precision: str = setting("float32", "of the inputs of matrix products, on a CPU", PRECISIONS)
+    precision: str = setting(
+        "float32",
+        "of the inputs of matrix products, on a CPU; bfloat16 pays only with AVX512-BF16 or AMX",
+        PRECISIONS,
+    )
 
     eval_every: int | None = setting(
         None,

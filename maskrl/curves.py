@@ -157,8 +157,8 @@ def _draw_original(lives: Axes, greedy: Axes, folder: pathlib.Path, game: str, e
     middle = (start + stop) / 2e6
     within = middle <= end
     if within.any():  # there are games without a log of lives
-        means, widths = reward[within], 1.96 * error[within]
-        lives.errorbar(middle[within], means, widths, color=GREY, label="the original's run")
+        mean, width = reward[within], 1.96 * error[within]
+        lives.errorbar(middle[within], mean, width, color=GREY, label="the original's run")
     steps, scores = files.read_columns(folder / GREEDY, "agent_steps", "score", game=game)
     within = steps <= 1e6 * end
     steps, scores = steps[within] / 1e6, scores[within]

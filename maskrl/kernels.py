@@ -398,14 +398,16 @@ def _conv_pool_grads(x, kernel, winner, d_out) -> tuple[Array, Array, Array]:
     for that, float32 ones do not.
     """
     chunks, total = _chunked([x, winner, d_out], x.shape[1] * x.shape[2])
+    input_gradient = _input_gradient(kernel, jnp.float32)
 
     def add(sums, chunk):
         x, winner, d_out = chunk
         d_kernel, d_bias = sums
         d_y = _unblocks(_packed_groups(d_out, winner, jnp.float32), 0)
-        d_x, of_chunk = _conv_same_bwd(jnp.float32, (x, kernel), lax.optimization_barrier(d_y))
+        d_y = lax.optimization_barrier(d_y)
+        d_kernel = d_kernel + _kernel_grad(x, d_y, kernel.shape[0], jnp.float32)
         d_bias = d_bias + jnp.where(winner >= 0, d_out, 0.0).sum((0, 1, 2))
-        return (d_kernel + of_chunk, d_bias), d_x
+        return (d_kernel, d_bias), input_gradient(d_y)
 
     zeros = jnp.zeros_like(kernel), jnp.zeros(kernel.shape[-1])
     (d_kernel, d_bias), d_x = lax.scan(add, zeros, chunks)

@@ -63,9 +63,7 @@ class Agent:
 
     def init_params(self, key: chex.PRNGKey) -> Params:
         """Fresh parameters."""
-        observation = jnp.zeros((1, 1, preprocess.SIZE, preprocess.SIZE, 1))
-        init = jax.jit(functools.partial(self.network.init, interventions=KEEP))
-        return init(key, observation, init_carry(1), jnp.ones((1, 1), bool))["params"]
+        return _init_params(self.network, key)
 
     def init_state(self, actors: chex.Array) -> ActorState:
         """The state of these actors, int32 [B], before their first step."""
@@ -144,6 +142,16 @@ class Agent:
         output, carry = self.apply(params, rows[:-1], carry, first[:-1], saved=trajectory.saved)
         last, _ = jax.lax.stop_gradient(self.apply(params, rows[-1:], carry, first[-1:]))
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), output, last)
+
+
+# It runs once: on a CPU to optimise the making of random numbers takes longer than to make them.
+@functools.partial(
+    jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
+)
+def _init_params(network: Network, key: chex.PRNGKey) -> Params:
+    observation = jnp.zeros((1, 1, preprocess.SIZE, preprocess.SIZE, 1))
+    rows = observation, init_carry(1), jnp.ones((1, 1), bool)
+    return network.init(key, *rows, interventions=KEEP)["params"]
 
 
 def make_agent(spec: AgentSpec, precision: str = "float32") -> Agent:

@@ -144,10 +144,7 @@ class Agent:
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), output, last)
 
 
-# It runs once: on a CPU to optimise the making of random numbers takes longer than to make them.
-@functools.partial(
-    jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
-)
+@functools.partial(jax.jit, static_argnums=0)
 def _init_params(network: Network, key: chex.PRNGKey) -> Params:
     observation = jnp.zeros((1, 1, preprocess.SIZE, preprocess.SIZE, 1))
     rows = observation, init_carry(1), jnp.ones((1, 1), bool)

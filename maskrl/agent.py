@@ -61,9 +61,12 @@ class Agent:
     network: Network
     crop: preprocess.Crop
 
+    @functools.partial(jax.jit, static_argnums=0)
     def init_params(self, key: chex.PRNGKey) -> Params:
         """Fresh parameters."""
-        return _init_params(self.network, key)
+        observation = jnp.zeros((1, 1, preprocess.SIZE, preprocess.SIZE, 1))
+        rows = observation, init_carry(1), jnp.ones((1, 1), bool)
+        return self.network.init(key, *rows, interventions=KEEP)["params"]
 
     def init_state(self, actors: chex.Array) -> ActorState:
         """The state of these actors, int32 [B], before their first step."""
@@ -142,13 +145,6 @@ class Agent:
         output, carry = self.apply(params, rows[:-1], carry, first[:-1], saved=trajectory.saved)
         last, _ = jax.lax.stop_gradient(self.apply(params, rows[-1:], carry, first[-1:]))
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), output, last)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _init_params(network: Network, key: chex.PRNGKey) -> Params:
-    observation = jnp.zeros((1, 1, preprocess.SIZE, preprocess.SIZE, 1))
-    rows = observation, init_carry(1), jnp.ones((1, 1), bool)
-    return network.init(key, *rows, interventions=KEEP)["params"]
 
 
 def make_agent(spec: AgentSpec, precision: str = "float32") -> Agent:

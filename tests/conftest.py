@@ -28,6 +28,12 @@ for number in SIGNALS:
     signal.signal(number, default)
 
 
+def with_devices(count: int) -> dict[str, str]:
+    """The environment of a process that has so many devices, and compiles as this one does."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    return os.environ | {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={count}"}
+
+
 @pytest.fixture(scope="session")
 def official() -> pathlib.Path:
     """The folder with the original's agents and numbers (`MASKRL_OFFICIAL`)."""

@@ -5,7 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import CHECKOUT
+from conftest import CHECKOUT, with_devices
 
 from maskrl import devices
 from maskrl.errors import UserError
@@ -52,12 +52,12 @@ for count in (2, 8):
 
 def run_on_devices(count: int, code: str, *argv: str) -> str:
     """Runs the code in a process that has so many devices; its stdout."""
-    flags = f"import os; os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count={count}'"
     done = subprocess.run(
-        [sys.executable, "-c", f"{flags}\n{code}", *argv],
+        [sys.executable, "-c", code, *argv],
         capture_output=True,
         text=True,
         cwd=CHECKOUT,
+        env=with_devices(count),
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

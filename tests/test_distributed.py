@@ -1,6 +1,5 @@
 """Several hosts, played by two processes with two devices each: one run, and how it ends."""
 
-import os
 import pathlib
 import re
 import signal
@@ -11,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import with_devices
 from samples import TINY_FLAGS
 from test_training import rows_of
 
@@ -95,7 +95,7 @@ def start(folder, code, argv, devices=2) -> subprocess.Popen:
             cwd=folder,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+            env=with_devices(devices),
         )
 
 

@@ -461,7 +461,9 @@ def test_nobody_listens(tmp_path):
     assert process.wait(60) == 128 + signal.SIGTERM
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+)
 def test_asked_to_stop(tmp_path, number):
     """Item 1: it says so once it has saved; the shell's exit code; killed, then resumed."""
     process = start(tmp_path, *ENDLESS)

@@ -462,7 +462,7 @@ def test_nobody_listens(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGHUP]
 )
 def test_asked_to_stop(tmp_path, number):
     """Item 1: it says so once it has saved; the shell's exit code; killed, then resumed."""

@@ -11,7 +11,8 @@ clipped_reward_per_life, sem) and `learning_curves.csv` (game, agent_steps, scor
 games).
 
 `--threshold` prints when the clipped reward of a life first came to a level: one run's word is
-little, so of runs that differ by nothing but their seed also the mean, with its interval.
+little, so of runs that differ by nothing but their seed also the mean, with its interval. With
+`--output` it draws how they came there, and nothing else.
 """
 
 import contextlib
@@ -36,6 +37,8 @@ GREY = "#7f8c8d"
 WINDOW = 15  # of the original's games in the running mean
 METRICS, CARD = "metrics.csv", "card.json"  # of a run; of an agent that comes with the project
 LIVES, GREEDY = "original_training_lives.csv", "learning_curves.csv"
+# Settings in which repetitions of a run may differ: chance, length, what is reported and saved.
+BESIDE = ("seed", "steps", "eval_every", "eval_episodes", "eval_episode_steps", "save_every")
 
 
 def settings(folder: pathlib.Path) -> config.Config:
@@ -106,33 +109,88 @@ def thresholds(runs: list[pathlib.Path], level: float, original: pathlib.Path | 
     """
     trained, game = _of_one_game(runs)
     lines = [f"{'run':32}{'seed':>6}{'steps':>12}{'hours':>8}"]
-    kinds: dict[config.Config, list[float | None]] = {}
+    when: dict[pathlib.Path, float | None] = {}
     for run, s in zip(runs, trained, strict=True):
         columns = ("agent_steps", "seconds", "life_reward")
         steps, seconds, rewards = files.read_columns(run / METRICS, *columns)
-        there = np.flatnonzero(rewards >= level)
-        when = float(steps[there[0]]) if len(there) else None
-        kinds.setdefault(dataclasses.replace(s, seed=0, steps=1), []).append(when)
+        first = _first(rewards, level)
+        when[run] = None if first is None else float(steps[first])
         end = f"not by {steps[-1]:,.0f}" if len(steps) else "no steps"
-        row = f"{when:12,.0f}{seconds[there[0]] / 3600:8.2f}" if when else f"  {end}"
-        lines.append(f"{run.name:32}{s.seed:6}{row}")
-    for found in kinds.values():
-        came = [when for when in found if when]
-        if len(found) > 1 and len(came) == len(found):
+        there = None if first is None else f"{steps[first]:12,.0f}{seconds[first] / 3600:8.2f}"
+        lines.append(f"{run.name:32}{s.seed:6}{there or f'  {end}'}")
+    for repeated in _repetitions(runs, trained):
+        came = [when[run] for run in repeated if when[run]]
+        if len(repeated) > 1 and len(came) == len(repeated):
             half = float(scipy.stats.sem(came) * scipy.stats.t.ppf(0.975, len(came) - 1))
             mean = float(np.mean(came))
             words = f"{mean:,.0f} [{mean - half:,.0f}, {mean + half:,.0f}]"
-            lines.append(f"mean of {len(came)} seeds: {words} steps")
-        elif len(found) > 1:
-            lines.append(f"{len(came)} of {len(found)} seeds came to it")
+            lines.append(f"{_label(repeated)}: mean of {len(came)} seeds: {words} steps")
+        elif len(repeated) > 1:
+            lines.append(f"{_label(repeated)}: {len(came)} of {len(repeated)} seeds came to it")
     if original:
         columns = ("from_step", "to_step", "clipped_reward_per_life")
         start, stop, rewards = files.read_columns(original / LIVES, *columns, game=game)
-        there = np.flatnonzero(rewards >= level)
-        if len(there):
-            first = f"between {start[there[0]]:,.0f} and {stop[there[0]]:,.0f} steps"
-            lines.append(f"the original's one run: {first}")
+        first = _first(rewards, level)
+        if first is not None:
+            between = f"between {start[first]:,.0f} and {stop[first]:,.0f} steps"
+            lines.append(f"the original's one run: {between}")
     return "\n".join(lines)
+
+
+def draw_approach(runs: list[pathlib.Path], level: float, original: pathlib.Path | None) -> Figure:
+    """Clipped rewards of lives up to a level, one colour for all seeds of the same settings.
+
+    A run that came to the level ends there, in a dot.
+    """
+    trained, game = _of_one_game(runs)
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    end = 0.0
+    for repeated, color in zip(_repetitions(runs, trained), itertools.cycle(COLORS), strict=False):
+        for n, run in enumerate(repeated):
+            steps, _, rewards = _curve(run, "life_reward")
+            first = _first(rewards, level)
+            stop = len(steps) if first is None else first + 1
+            label = None if n else _label(repeated)
+            axes.plot(steps[:stop], rewards[:stop], color=color, linewidth=1.2, label=label)
+            if first is not None:
+                axes.plot(steps[first], rewards[first], "o", color=color)
+            end = max([end, *steps[:stop]])
+    axes.axhline(level, color="black", linestyle=":")
+    if original:
+        _draw_lives(axes, original, game, end)
+    axes.set(
+        title=f"{game}: up to {level:g}",
+        xlabel="millions of agent steps (4 frames each)",
+        ylabel="clipped reward per life, sampled",
+    )
+    axes.set_xlim(0, 1.02 * end or 1)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _first(rewards: np.ndarray, level: float) -> int | None:
+    """Where they first come to the level."""
+    there = np.flatnonzero(rewards >= level)
+    return int(there[0]) if len(there) else None
+
+
+def _repetitions(
+    runs: list[pathlib.Path], trained: list[config.Config]
+) -> list[list[pathlib.Path]]:
+    """The runs, those together that repeat the same settings."""
+    beside = {name: getattr(config.Config, name) for name in BESIDE}
+    found: dict[config.Config, list[pathlib.Path]] = {}
+    for run, s in zip(runs, trained, strict=True):
+        found.setdefault(dataclasses.replace(s, **beside), []).append(run)
+    return list(found.values())
+
+
+def _label(repeated: list[pathlib.Path]) -> str:
+    """What runs of the same settings are called."""
+    first, *more = repeated
+    return f"{first.name} and {len(more)} more" if more else first.name
 
 
 def _of_one_game(runs: list[pathlib.Path]) -> tuple[list[config.Config], str]:
@@ -152,13 +210,7 @@ def _curve(run: pathlib.Path, column: str) -> tuple[np.ndarray, np.ndarray, np.n
 
 def _draw_original(lives: Axes, greedy: Axes, folder: pathlib.Path, game: str, end: float) -> None:
     """The original's one run of this game, as far as ours go."""
-    columns = ("from_step", "to_step", "clipped_reward_per_life", "sem")
-    start, stop, reward, error = files.read_columns(folder / LIVES, *columns, game=game)
-    middle = (start + stop) / 2e6
-    within = middle <= end
-    if within.any():  # there are games without a log of lives
-        mean, width = reward[within], 1.96 * error[within]
-        lives.errorbar(middle[within], mean, width, color=GREY, label="the original's run")
+    _draw_lives(lives, folder, game, end)
     steps, scores = files.read_columns(folder / GREEDY, "agent_steps", "score", game=game)
     within = steps <= 1e6 * end
     steps, scores = steps[within] / 1e6, scores[within]
@@ -167,6 +219,17 @@ def _draw_original(lives: Axes, greedy: Axes, folder: pathlib.Path, game: str, e
         kernel = np.ones(WINDOW) / WINDOW
         means = [np.convolve(x, kernel, mode="valid") for x in (steps, scores)]
         greedy.plot(*means, color=GREY, label=f"their mean over {WINDOW} games")
+
+
+def _draw_lives(axes: Axes, folder: pathlib.Path, game: str, end: float) -> None:
+    """The lives of the original's run, if it logged this game's, up to so many million steps."""
+    columns = ("from_step", "to_step", "clipped_reward_per_life", "sem")
+    start, stop, reward, error = files.read_columns(folder / LIVES, *columns, game=game)
+    middle = (start + stop) / 2e6
+    within = middle <= end
+    if within.any():
+        mean, width = reward[within], 1.96 * error[within]
+        axes.errorbar(middle[within], mean, width, color=GREY, label="the original's run")
 
 
 def save(figure: Figure, path: pathlib.Path) -> None:
@@ -199,7 +262,12 @@ def main(argv: list[str] | None = None) -> int:
         if args.threshold is not None:
             print(thresholds(args.runs, args.threshold, args.original))
         if args.output is not None:
-            save(draw(args.runs, args.original), args.output)
+            figure = (
+                draw(args.runs, args.original)
+                if args.threshold is None
+                else draw_approach(args.runs, args.threshold, args.original)
+            )
+            save(figure, args.output)
     return 0
 
 

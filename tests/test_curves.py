@@ -105,14 +105,35 @@ def test_steps_to_a_threshold(tmp_path, capsys):
     assert lines[2].split() == ["a4", "4", "4,000", "4.00"]
     assert lines[3].split() == ["b", "0", "not", "by", "1,000"]
     # Student's t with one degree of freedom: 12.706 standard errors of 1,000 steps.
-    assert lines[4] == "mean of 2 seeds: 3,000 [-9,706, 15,706] steps"
+    assert lines[4] == "a2 and 1 more: mean of 2 seeds: 3,000 [-9,706, 15,706] steps"
     assert lines[5:] == ["the original's one run: between 5,000 and 6,000 steps"]
     runs.append(write_run(tmp_path / "a5", [0.2], seed=5))
     curves.main([*map(str, runs), "--threshold", "1"])
-    assert "2 of 3 seeds came to it" in capsys.readouterr().out
+    assert "a2 and 2 more: 2 of 3 seeds came to it" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         curves.main(list(map(str, runs)))
     runs.append(write_run(tmp_path / "c", [2.0], game="Pong"))
     with pytest.raises(SystemExit):
         curves.main([*map(str, runs), "--threshold", "1"])
     assert "several games" in capsys.readouterr().err
+
+
+def test_how_runs_come_to_a_threshold(tmp_path):
+    """A run is drawn until it is there; seeds of the same settings have one colour and one name."""
+    runs = [write_run(tmp_path / "a0", [0.2, 1.5, 9], seed=0, save_every=100, eval_every=0)]
+    runs.append(write_run(tmp_path / "b", [0.1, 0.2, 0.3], groups=1))
+    runs.append(write_run(tmp_path / "a1", [0.2, 0.3, 1, 9], seed=1, steps=900))
+    (tmp_path / "original_training_lives.csv").write_text(
+        "game,from_step,to_step,clipped_reward_per_life,sem\n"
+        "Breakout,0,1000,0.5,0.1\nBreakout,5000,6000,1.2,0.1\n"
+    )
+    (axes,) = curves.draw_approach(runs, 1.0, tmp_path).axes
+    drawn = [list(line.get_ydata()) for line in axes.lines]
+    assert drawn[:5] == [[0.2, 1.5], [1.5], [0.2, 0.3, 1], [1], [0.1, 0.2, 0.3]]
+    assert axes.lines[0].get_color() == axes.lines[2].get_color() != axes.lines[4].get_color()
+    named = axes.get_legend_handles_labels()[1]
+    assert named == ["a0 and 1 more", "b", "the original's run"]
+    assert drawn[-1] == [0.5]  # the original's, as far as ours go
+    picture = tmp_path / "f.png"
+    assert curves.main([*map(str, runs), "--threshold", "1", "--output", str(picture)]) == 0
+    assert picture.exists()

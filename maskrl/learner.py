@@ -21,10 +21,11 @@ from maskrl import losses
 from maskrl.agent import Agent
 from maskrl.config import Config
 from maskrl.devices import Devices
-from maskrl.types import Params, Snapshot, Trajectory, Unroll
+from maskrl.networks import NOTHING_SAVED
+from maskrl.types import Carry, Params, Snapshot, Trajectory, Unroll
 
 ADAM_B1, ADAM_B2 = 0.9, 0.999
-SHORTEST_CUT = 8  # transitions of an unroll of which short lives are computed apart
+STRETCH = 10  # rows of an unroll that a CPU takes at a time, at most
 AT_ONCE = 32  # gradients that an accelerator computes at a time: what their rows take of its memory
 
 
@@ -106,42 +107,72 @@ def loss(
       counted transitions, their number and the sums of R, R^2, R - V and (R - V)^2 (for the
       explained variance).
     """
+    rows, masks = judge(agent, config, params, trajectory)
+    weight = jnp.where(trajectory.is_first[1:], 0.0, 1.0)
+    if counted is not None:
+        weight = weight * counted
+    total, numbers = loss_of_rows(config, rows, weight)
+    return total, numbers | {branch: jnp.mean(mask) for branch, mask in masks.items()}
+
+
+class Judged(flax.struct.PyTreeNode):
+    """What the loss of transitions is made of, [T, B, ...]."""
+
+    logits: chex.Array
+    value: chex.Array
+    action: chex.Array
+    target: chex.Array  # R, a constant
+    advantage: chex.Array  # A, a constant
+
+
+def judge(
+    agent: Agent, config: Config, params: Params, trajectory: Trajectory
+) -> tuple[Judged, dict[str, chex.Array]]:
+    """The network over a trajectory, and its returns; the masks' means by actor, [B]."""
     output = agent.unroll(params, trajectory)
-    first = trajectory.is_first
     rewards = jnp.clip(trajectory.reward, -1, 1)
     discounts = config.discount * trajectory.discount
     constant = jax.lax.stop_gradient(output.value)
     targets, mixed = (
-        losses.lambda_returns(rewards, discounts, first, constant, lambda_)
+        losses.lambda_returns(rewards, discounts, trajectory.is_first, constant, lambda_)
         for lambda_ in (1.0, config.gae_lambda)
     )
-    weight = jnp.where(first[1:], 0.0, 1.0)
-    if counted is not None:
-        weight = weight * counted
-    total, parts = losses.a3c_loss(
-        output.logits[:-1],
-        output.value[:-1],
-        trajectory.action,
-        targets,
-        mixed - constant[:-1],
+    rows = Judged(
+        logits=output.logits[:-1],
+        value=output.value[:-1],
+        action=trajectory.action,
+        target=targets,
+        advantage=mixed - constant[:-1],
+    )
+    masks = {"policy_mask": output.policy_mask, "value_mask": output.value_mask}
+    return rows, {
+        name: jnp.mean(mask, axis=(0, 2, 3)) for name, mask in masks.items() if mask is not None
+    }
+
+
+def loss_of_rows(
+    config: Config, rows: Judged, weight: chex.Array
+) -> tuple[chex.Array, dict[str, chex.Array]]:
+    """The loss of transitions [T, B] with these weights; and its numbers, see `loss`."""
+    total, numbers = losses.a3c_loss(
+        rows.logits,
+        rows.value,
+        rows.action,
+        rows.target,
+        rows.advantage,
         weight,
         entropy_cost=config.entropy_cost,
         value_cost=config.value_cost,
     )
-    error = targets - constant[:-1]
-    parts |= {
+    error = rows.target - jax.lax.stop_gradient(rows.value)
+    return total, numbers | {
         "loss": total,
         "transitions": jnp.sum(weight),
-        "return_sum": jnp.sum(weight * targets),
-        "return_squares": jnp.sum(weight * targets**2),
+        "return_sum": jnp.sum(weight * rows.target),
+        "return_squares": jnp.sum(weight * rows.target**2),
         "error_sum": jnp.sum(weight * error),
         "error_squares": jnp.sum(weight * error**2),
     }
-    for branch in ("policy", "value"):
-        mask = getattr(output, f"{branch}_mask")
-        if mask is not None:
-            parts[f"{branch}_mask"] = jnp.mean(mask)
-    return total, parts
 
 
 def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
@@ -179,40 +210,38 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
         trajectory = assemble(agent, unroll)
         steps, actors = trajectory.action.shape
         here = min(b, actors)  # of the b actors of an update, on this device
-        parts = _by_actors(trajectory, here)
-        first = parts.is_first[:, 1:]
-        life = jnp.cumsum(first, axis=1) * (b == 1)
-        sizes, at_once = [steps], min(AT_ONCE, len(first))
+        first = trajectory.is_first[1:]
+        life = jnp.cumsum(first, axis=0) * (b == 1)
+        rows, masks = judge(agent, config, snapshot.params, trajectory)
+        # An accelerator takes whole unrolls, of many actors at a time; a CPU one after the other,
+        # whose rows stay in a core's cache, and in stretches, so that of two lives in an unroll the
+        # short one costs half.
+        stretch, at_once = steps, min(AT_ONCE, actors // here)
         if jax.default_backend() == "cpu":
-            at_once = None  # one after the other: what a gradient takes stays in a core's cache
-            # Of two lives in an unroll one is short: it costs half as many rows. (In unrolls that
-            # are short themselves that is not worth its compilation.)
-            sizes = [steps // 2, steps] if b == 1 and steps >= SHORTEST_CUT else sizes
+            at_once = None
+            if trajectory.saved is not None:  # else nobody knows the carry in between
+                stretch = max(n for n in range(1, STRETCH + 1) if steps % n == 0)
+        gradient_of = functools.partial(
+            _gradient, agent, config, snapshot.params, trajectory, rows, stretch=stretch
+        )
 
-        def gradient_of(part: tuple[Trajectory, chex.Array]):
-            def over(rows: int, trajectory: Trajectory, counted: chex.Array):
-                trajectory, counted = _window(trajectory, counted, rows)
-
-                def of(params: Params):
-                    return loss(agent, config, params, trajectory, counted)
-
-                return jax.grad(of, has_aux=True)(snapshot.params)
-
-            takes = [functools.partial(over, rows) for rows in sizes]
-
-            def skip(*_: Any) -> tuple[Params, dict[str, chex.Array]]:
-                gradient = jax.eval_shape(takes[-1], *part)
-                return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), gradient)
-
-            length = jnp.sum(jnp.any(part[1], axis=1))
-            which = jnp.searchsorted(jnp.array([0, *sizes]), length)
-            gradient, numbers = jax.lax.switch(which, [skip, *takes], *part)
-            return gradient, numbers, length > 0
+        def of_actors(index: chex.Array, counted: chex.Array):
+            """The gradient of update `index`'s actors, its numbers, and whether there is one."""
+            counted = _cut(counted, 1, index * here, here)
+            weight = counted.astype(jnp.float32)
+            _, numbers = loss_of_rows(config, _cut(rows, 1, index * here, here), weight)
+            for name, mask in masks.items():
+                numbers[name] = jnp.mean(_cut(mask, 0, index * here, here))
+            return gradient_of(index * here, weight), numbers, jnp.any(counted)
 
         def of_life(n: chex.Array, carried):
             state, metrics = carried
-            parts_of_life = parts, (life == n) & ~first
-            found = jax.lax.map(gradient_of, parts_of_life, batch_size=at_once)
+            counted = (life == n) & ~first
+            found = jax.lax.map(
+                lambda index: of_actors(index, counted),
+                jnp.arange(actors // here),
+                batch_size=at_once,
+            )
             gathered = devices.gather(found)
             if b > here:
                 gathered = jax.tree.map(
@@ -227,7 +256,7 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
                 for name, x in numbers.items()
             }
 
-        _, numbers, _ = jax.eval_shape(gradient_of, jax.tree.map(lambda x: x[0], (parts, first)))
+        _, numbers, _ = jax.eval_shape(of_actors, jnp.int32(0), first)
         total = devices.actors(actors) // b
         metrics = {
             name: jnp.full((steps, total), jnp.nan)
@@ -240,44 +269,67 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
     return devices.compile(update)
 
 
-def _window(
-    trajectory: Trajectory, counted: chex.Array, rows: int
-) -> tuple[Trajectory, chex.Array]:
-    """The part of so many transitions in which a life's `counted` ones, at most so many, are.
+def _gradient(
+    agent: Agent,
+    config: Config,
+    params: Params,
+    trajectory: Trajectory,
+    rows: Judged,
+    actor: chex.Array,
+    weight: chex.Array,
+    *,
+    stretch: int,
+) -> Params:
+    """The loss's gradient by some neighbouring actors' transitions.
 
-    Its carry is arbitrary unless it is the trajectory's first part: the life begins inside then,
-    where the carry is reset.
+    Backwards through time, by stretches from the last one with a weight to the first: where a life
+    begins the carry is reset, and its gradient ends.
+
+    Args:
+      rows: returns of the whole trajectory.
+      actor: the first of them.
+      weight: float32 [T, actors].
+      stretch: rows of a stretch; they divide T. If fewer than T, `trajectory.saved` is there.
     """
-    steps = len(counted)
-    if rows == steps:
-        return trajectory, counted
-    start = jnp.minimum(jnp.argmax(jnp.any(counted, axis=1)), steps - rows)
+    steps, actors = weight.shape
+    saved = NOTHING_SAVED if trajectory.saved is None else trajectory.saved
+    begin = _cut(trajectory.initial_carry, 0, actor, actors)
+    counts = jnp.any(weight.reshape(steps // stretch, -1) > 0, axis=1)
+    first, last = jnp.argmax(counts), len(counts) - 1 - jnp.argmax(counts[::-1])
 
-    def cut(tree: Any, length: int) -> Any:
-        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, length), tree)
+    def of_stretch(n: chex.Array, carried: tuple[Params, Carry]) -> tuple[Params, Carry]:
+        start = (last - n) * stretch
 
-    window = Trajectory(
-        observation=cut(trajectory.observation, rows + 1),
-        action=cut(trajectory.action, rows),
-        reward=cut(trajectory.reward, rows + 1),
-        discount=cut(trajectory.discount, rows + 1),
-        is_first=cut(trajectory.is_first, rows + 1),
-        initial_carry=trajectory.initial_carry,
-        saved=cut(trajectory.saved, rows),
-    )
-    return window, cut(counted, rows)
+        def here(tree: Any) -> Any:
+            return _cut(_cut(tree, 1, actor, actors), 0, start, stretch)
+
+        carry = begin
+        if (core := saved[-1]) is not None and stretch < steps:
+            before = _cut(_cut((core.h, core.c), 1, actor, actors), 0, jnp.maximum(start - 1, 0), 1)
+            carry = jax.tree.map(
+                lambda begin, before: jnp.where(start == 0, begin, before[0]), begin, Carry(*before)
+            )
+        observation, is_first = here((trajectory.observation, trajectory.is_first))
+        judged, known = here((rows, saved))
+
+        def total(params: Params, carry: Carry):
+            output, carry = agent.apply(params, observation, carry, is_first, saved=known)
+            again = judged.replace(logits=output.logits, value=output.value)
+            return loss_of_rows(config, again, _cut(weight, 0, start, stretch))[0], carry
+
+        gradient, after = carried
+        _, pull = jax.vjp(total, params, carry)
+        more, before = pull((jnp.float32(1), after))
+        return jax.tree.map(jnp.add, gradient, more), before
+
+    nothing = jax.tree.map(jnp.zeros_like, (params, begin))
+    stretches = jnp.where(jnp.any(counts), last - first + 1, 0)
+    return jax.lax.fori_loop(0, stretches, of_stretch, nothing)[0]
 
 
-def _by_actors(trajectory: Trajectory, size: int) -> Trajectory:
-    """[T + 1, B, ...] -> [B / s, T + 1, s, ...]; the carry [B, ...] -> [B / s, s, ...]; s: size."""
-
-    def split(x: chex.Array, axis: int) -> chex.Array:
-        shape = (*x.shape[:axis], -1, size, *x.shape[axis + 1 :])
-        return jnp.moveaxis(x.reshape(shape), axis, 0)
-
-    carry = jax.tree.map(lambda x: split(x, 0), trajectory.initial_carry)
-    rows = jax.tree.map(lambda x: split(x, 1), trajectory.replace(initial_carry=None))
-    return rows.replace(initial_carry=carry)
+def _cut(tree: Any, axis: int, start: chex.Array, length: int) -> Any:
+    """So many entries of every array's axis."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, length, axis), tree)
 
 
 def assemble(agent: Agent, unroll: Unroll) -> Trajectory:

@@ -104,9 +104,11 @@ def test_stale_gradients_move_the_newest_parameters(update):
 def test_lives_of_any_length(monkeypatch, backend):
     """Lives of 2 and 5, of 1, 3 and 2, and of 8 transitions: six updates, by what acting saved.
 
-    One gradient after the other, and as on an accelerator: two of the three actors' at once.
+    One gradient after the other, two rows at a time; and as on an accelerator: whole unrolls, two
+    of the three actors' at once.
     """
     monkeypatch.setattr("jax.default_backend", lambda: backend)
+    monkeypatch.setattr(learner, "STRETCH", 3)  # 2 divides 8
     monkeypatch.setattr(learner, "AT_ONCE", 2)
     unroll = random_unroll(AGENT, np.random.default_rng(0), 8, 3)
     is_first = np.zeros((3, 9), bool)

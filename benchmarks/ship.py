@@ -167,7 +167,7 @@ def _line(folder: pathlib.Path, original: pathlib.Path | None) -> str:
         folder.name + behind,
         f"{info.agent_steps:,}",
         f"{card['hours']:.1f}",
-        f"{greedy['mean']:.5g} ({greedy['median']:.5g}, {greedy['std']:.3g}, {greedy['max']:.5g})",
+        f"{greedy['mean']:.5g} ({greedy['median']:.5g}, {greedy['std']:.4g}, {greedy['max']:.5g})",
         *means,
         f"{theirs:.5g}" if theirs else "",
         str(paper),

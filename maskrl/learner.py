@@ -16,6 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from maskrl import losses
 from maskrl.agent import Agent
@@ -182,7 +183,8 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
     they are applied to the shared parameters one after the other, in the order of the actors'
     numbers. With b = 1 what follows the end of a life makes a gradient of its own, as in algorithm
     S3, applied when every actor's first one has been. On several devices all gradients are
-    gathered, and every device applies all of them: where an actor lies changes nothing.
+    gathered, and every device applies all of them: where an actor lies changes nothing. Gradients,
+    parameters and the optimiser's moments are vectors for that: one kernel instead of one a layer.
 
     `metrics` are, per gradient, float32 [T, B / b] and NaN where there was none: what `loss`
     returns, `gradient_norm`, and `staleness`, the updates between the snapshot and the parameters
@@ -232,7 +234,8 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
             _, numbers = loss_of_rows(config, _cut(rows, 1, index * here, here), weight)
             for name, mask in masks.items():
                 numbers[name] = jnp.mean(_cut(mask, 0, index * here, here))
-            return gradient_of(index * here, weight), numbers, jnp.any(counted)
+            gradient, _ = ravel_pytree(gradient_of(index * here, weight))
+            return gradient, numbers, jnp.any(counted)
 
         def of_life(n: chex.Array, carried):
             state, metrics = carried
@@ -248,7 +251,7 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
                     lambda x: x.reshape(-1, b // here, *x.shape[1:]).mean(axis=1), gathered
                 )
             gradients, numbers, present = gathered
-            numbers["gradient_norm"] = jax.vmap(optax.tree.norm)(gradients)
+            numbers["gradient_norm"] = jnp.linalg.norm(gradients, axis=1)
             state, before = jax.lax.scan(apply, state, (gradients, present > 0))
             numbers["staleness"] = (before - snapshot.updates).astype(jnp.float32)
             return state, {
@@ -263,10 +266,32 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
             for name in (*numbers, "gradient_norm", "staleness")
         }
         lives = devices.most(life.max()) + 1
-        state, metrics = jax.lax.fori_loop(0, lives, of_life, (state, metrics))
-        return state, metrics | {"parameter_norm": optax.tree.norm(state.params)}
+        vectors, metrics = jax.lax.fori_loop(0, lives, of_life, (_flat(state), metrics))
+        norm = jnp.linalg.norm(vectors.params)
+        return _unflat(vectors, state), metrics | {"parameter_norm": norm}
 
     return devices.compile(update)
+
+
+def _flat(state: LearnerState) -> LearnerState:
+    """The same with vectors for the parameters and for all that is shaped like them."""
+    like_params = _like(state.params)
+    return jax.tree.map(
+        lambda x: ravel_pytree(x)[0] if like_params(x) else x, state, is_leaf=like_params
+    )
+
+
+def _unflat(vectors: LearnerState, state: LearnerState) -> LearnerState:
+    """The inverse of `_flat`; `state` has the shapes."""
+    like_params, (_, unravel) = _like(state.params), ravel_pytree(state.params)
+    return jax.tree.map(
+        lambda x, y: unravel(y) if like_params(x) else y, state, vectors, is_leaf=like_params
+    )
+
+
+def _like(params: Params) -> Callable[[Any], bool]:
+    structure = jax.tree.structure(params)
+    return lambda tree: jax.tree.structure(tree) == structure
 
 
 def _gradient(

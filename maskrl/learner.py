@@ -113,7 +113,7 @@ def loss(
     if counted is not None:
         weight = weight * counted
     total, numbers = loss_of_rows(config, rows, weight)
-    return total, numbers | {branch: jnp.mean(mask) for branch, mask in masks.items()}
+    return total, numbers | {name: jnp.mean(mask) for name, mask in masks.items()}
 
 
 class Judged(flax.struct.PyTreeNode):
@@ -129,7 +129,7 @@ class Judged(flax.struct.PyTreeNode):
 def judge(
     agent: Agent, config: Config, params: Params, trajectory: Trajectory
 ) -> tuple[Judged, dict[str, chex.Array]]:
-    """The network over a trajectory, and its returns; the masks' means by actor, [B]."""
+    """The network over a trajectory, and its returns; every mask's mean over its cells [T + 1, B]."""
     output = agent.unroll(params, trajectory)
     rewards = jnp.clip(trajectory.reward, -1, 1)
     discounts = config.discount * trajectory.discount
@@ -147,7 +147,7 @@ def judge(
     )
     masks = {"policy_mask": output.policy_mask, "value_mask": output.value_mask}
     return rows, {
-        name: jnp.mean(mask, axis=(0, 2, 3)) for name, mask in masks.items() if mask is not None
+        name: jnp.mean(mask, axis=(2, 3)) for name, mask in masks.items() if mask is not None
     }
 
 
@@ -229,17 +229,16 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
 
         def of_actors(index: chex.Array, counted: chex.Array):
             """The gradient of update `index`'s actors, its numbers, and whether there is one."""
-            counted = _cut(counted, 1, index * here, here)
-            weight = counted.astype(jnp.float32)
-            _, numbers = loss_of_rows(config, _cut(rows, 1, index * here, here), weight)
-            for name, mask in masks.items():
-                numbers[name] = jnp.mean(_cut(mask, 0, index * here, here))
-            gradient, _ = ravel_pytree(gradient_of(index * here, weight))
-            return gradient, numbers, jnp.any(counted)
+            first_actor = index * here
+            weight, judged = _block((counted, rows), (0, steps), (first_actor, here))
+            _, numbers = loss_of_rows(config, judged, weight)
+            numbers |= jax.tree.map(jnp.mean, _block(masks, (0, steps + 1), (first_actor, here)))
+            gradient, _ = ravel_pytree(gradient_of(first_actor, weight))
+            return gradient, numbers, jnp.any(weight > 0)
 
         def of_life(n: chex.Array, carried):
             state, metrics = carried
-            counted = (life == n) & ~first
+            counted = jnp.where((life == n) & ~first, 1.0, 0.0)
             found = jax.lax.map(
                 lambda index: of_actors(index, counted),
                 jnp.arange(actors // here),
@@ -259,7 +258,7 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
                 for name, x in numbers.items()
             }
 
-        _, numbers, _ = jax.eval_shape(of_actors, jnp.int32(0), first)
+        _, numbers, _ = jax.eval_shape(of_actors, jnp.int32(0), rows.value)
         total = devices.actors(actors) // b
         metrics = {
             name: jnp.full((steps, total), jnp.nan)
@@ -318,29 +317,30 @@ def _gradient(
     """
     steps, actors = weight.shape
     saved = NOTHING_SAVED if trajectory.saved is None else trajectory.saved
-    begin = _cut(trajectory.initial_carry, 0, actor, actors)
+    begin = jax.tree.map(
+        lambda x: jax.lax.dynamic_slice_in_dim(x, actor, actors), trajectory.initial_carry
+    )
     counts = jnp.any(weight.reshape(steps // stretch, -1) > 0, axis=1)
     first, last = jnp.argmax(counts), len(counts) - 1 - jnp.argmax(counts[::-1])
 
     def of_stretch(n: chex.Array, carried: tuple[Params, Carry]) -> tuple[Params, Carry]:
-        start = (last - n) * stretch
-
-        def here(tree: Any) -> Any:
-            return _cut(_cut(tree, 1, actor, actors), 0, start, stretch)
-
+        start = (last - n) * stretch if stretch < steps else 0
+        here = functools.partial(_block, rows=(start, stretch), actors=(actor, actors))
         carry = begin
         if (core := saved[-1]) is not None and stretch < steps:
-            before = _cut(_cut((core.h, core.c), 1, actor, actors), 0, jnp.maximum(start - 1, 0), 1)
+            row = jnp.maximum(start - 1, 0), 1
+            before = jax.tree.map(lambda x: x[0], _block((core.h, core.c), row, (actor, actors)))
             carry = jax.tree.map(
-                lambda begin, before: jnp.where(start == 0, begin, before[0]), begin, Carry(*before)
+                lambda begin, before: jnp.where(start == 0, begin, before), begin, Carry(*before)
             )
         observation, is_first = here((trajectory.observation, trajectory.is_first))
         judged, known = here((rows, saved))
+        counted = jax.lax.dynamic_slice_in_dim(weight, start, stretch)
 
         def total(params: Params, carry: Carry):
             output, carry = agent.apply(params, observation, carry, is_first, saved=known)
             again = judged.replace(logits=output.logits, value=output.value)
-            return loss_of_rows(config, again, _cut(weight, 0, start, stretch))[0], carry
+            return loss_of_rows(config, again, counted)[0], carry
 
         gradient, after = carried
         _, pull = jax.vjp(total, params, carry)
@@ -352,9 +352,15 @@ def _gradient(
     return jax.lax.fori_loop(0, stretches, of_stretch, nothing)[0]
 
 
-def _cut(tree: Any, axis: int, start: chex.Array, length: int) -> Any:
-    """So many entries of every array's axis."""
-    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, length, axis), tree)
+def _block(tree: Any, rows: tuple[chex.Array, int], actors: tuple[chex.Array, int]) -> Any:
+    """Of arrays [T, B, ...] some rows and some actors: the first of them, and how many."""
+    (row, height), (actor, width) = rows, actors
+
+    def cut(x: chex.Array) -> chex.Array:
+        rest = x.shape[2:]
+        return jax.lax.dynamic_slice(x, (row, actor, *(0 for _ in rest)), (height, width, *rest))
+
+    return jax.tree.map(cut, tree)
 
 
 def assemble(agent: Agent, unroll: Unroll) -> Trajectory:

@@ -129,7 +129,7 @@ class Judged(flax.struct.PyTreeNode):
 def judge(
     agent: Agent, config: Config, params: Params, trajectory: Trajectory
 ) -> tuple[Judged, dict[str, chex.Array]]:
-    """The network over a trajectory, and its returns; every mask's mean over its cells [T + 1, B]."""
+    """The network over a trajectory, and its returns; the masks' means over cells [T + 1, B]."""
     output = agent.unroll(params, trajectory)
     rewards = jnp.clip(trajectory.reward, -1, 1)
     discounts = config.discount * trajectory.discount

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import io
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -96,8 +95,12 @@ def progress(
     return tqdm(iterable, file=_Lines(sys.stderr), **options)
 
 
-class _Lines(io.TextIOBase):
-    """A stream in which what would be drawn over becomes a line of its own."""
+class _Lines:
+    """A stream in which what would be drawn over becomes a line of its own.
+
+    It does not inherit from `io`: that would flush when it is collected, long after `stream` may
+    have been closed.
+    """
 
     def __init__(self, stream: TextIO):
         self._stream, self._last = stream, ""

@@ -1,5 +1,6 @@
 """Progress on a terminal of 60 columns, and in a file."""
 
+import gc
 import io
 import sys
 
@@ -35,6 +36,18 @@ def test_a_line_at_every_interval(monkeypatch):
     lines = [line.split("%")[0].strip() for line in stream.getvalue().splitlines()]
     assert lines == sorted(lines, key=int)
     assert {"0", "33", "67", "100"} <= set(lines)
+
+
+def test_a_stream_that_is_closed_first(monkeypatch):
+    """A line that is collected late says nothing to a stream that is no more."""
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    cli.progress(total=1).close()
+    stream.close()
+    gc.collect()
+    assert complaints == []
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,10 @@ def test_a_stream_that_is_closed_first(monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    cli.progress(total=1).close()
+    bar = cli.progress(total=1)
+    bar.close()
     stream.close()
+    del bar
     gc.collect()
     assert complaints == []
 

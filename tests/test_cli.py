@@ -38,11 +38,11 @@ def test_a_line_at_every_interval(monkeypatch):
     assert {"0", "33", "67", "100"} <= set(lines)
 
 
-def test_a_stream_that_is_closed_first(monkeypatch):
+def test_a_stream_that_is_closed_first(monkeypatch, tmp_path):
     """A line that is collected late says nothing to a stream that is no more."""
     complaints = []
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)
-    stream = io.StringIO()
+    stream = open(tmp_path / "log", "w")  # noqa: SIM115, it is closed before the line is collected
     monkeypatch.setattr(sys, "stderr", stream)
     bar = cli.progress(total=1)
     bar.close()

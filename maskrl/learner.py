@@ -223,9 +223,6 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
             at_once = None
             if trajectory.saved is not None:  # else nobody knows the carry in between
                 stretch = max(n for n in range(1, STRETCH + 1) if steps % n == 0)
-        gradient_of = functools.partial(
-            _gradient, agent, config, snapshot.params, trajectory, rows, stretch=stretch
-        )
 
         def of_actors(index: chex.Array, counted: chex.Array):
             """The gradient of update `index`'s actors, its numbers, and whether there is one."""
@@ -233,8 +230,10 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
             weight, judged = _block((counted, rows), (0, steps), (first_actor, here))
             _, numbers = loss_of_rows(config, judged, weight)
             numbers |= jax.tree.map(jnp.mean, _block(masks, (0, steps + 1), (first_actor, here)))
-            gradient, _ = ravel_pytree(gradient_of(first_actor, weight))
-            return gradient, numbers, jnp.any(weight > 0)
+            gradient = _gradient(
+                agent, config, snapshot.params, trajectory, rows, first_actor, weight, stretch
+            )
+            return ravel_pytree(gradient)[0], numbers, jnp.any(weight > 0)
 
         def of_life(n: chex.Array, carried):
             state, metrics = carried
@@ -301,7 +300,6 @@ def _gradient(
     rows: Judged,
     actor: chex.Array,
     weight: chex.Array,
-    *,
     stretch: int,
 ) -> Params:
     """The loss's gradient by some neighbouring actors' transitions.
@@ -344,8 +342,8 @@ def _gradient(
 
         gradient, after = carried
         _, pull = jax.vjp(total, params, carry)
-        more, before = pull((jnp.float32(1), after))
-        return jax.tree.map(jnp.add, gradient, more), before
+        more, to_carry = pull((jnp.float32(1), after))
+        return jax.tree.map(jnp.add, gradient, more), to_carry
 
     nothing = jax.tree.map(jnp.zeros_like, (params, begin))
     stretches = jnp.where(jnp.any(counts), last - first + 1, 0)

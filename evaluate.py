@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import signal
 
 from maskrl import checkpoint, curves, devices, evaluation, files, recording, tables
 from maskrl.agent import make_agent
@@ -266,7 +267,7 @@ def free_name(path: pathlib.Path) -> pathlib.Path:
 
 
 def study(args: argparse.Namespace) -> None:
-    """Studies agents, or goes on with it, and reports what there is, after Ctrl-C, too.
+    """Studies agents, or goes on with it, and reports what there is, if interrupted, too.
 
     Several processes may do so at once: each job is done by one of them.
     """
@@ -323,6 +324,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def program() -> None:
+    """`main` as a program of its own: on every core, and what ends a cluster's job is a Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     devices.use_cores()
     run_program(main)
+
+
+if __name__ == "__main__":
+    program()

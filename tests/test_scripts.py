@@ -2,8 +2,12 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
+import signal
+import sys
+import time
 
 import jax
 import numpy as np
@@ -12,7 +16,7 @@ from samples import TINY_FLAGS, agent_with
 
 import evaluate
 import train
-from maskrl import checkpoint, evaluation, tables
+from maskrl import checkpoint, devices, evaluation, tables
 from maskrl.checkpoint import AgentInfo
 from maskrl.envs import OPENING
 from maskrl.study import run
@@ -358,17 +362,26 @@ def test_evaluate_without_agents(tmp_path, monkeypatch, capsys):
     assert "train.py --game" in refused(capsys, "evaluate.py", [])
 
 
-def test_an_interrupted_study_reports_what_there_is(here, monkeypatch, capsys):
-    """Ctrl-C: exit code 130, no traceback, a report of the jobs that are done."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_study_reports_what_there_is(here, monkeypatch, capsys, number):
+    """Exit code 130, no traceback, a report of the jobs that are done."""
 
     def interrupted(subjects, budget):
         (folder := subjects[0].folder / "controls").mkdir(parents=True)
         (folder / "normal-00.json").write_text('{"scores": [7, 9], "lengths": [1, 2]}')
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), number)
+        time.sleep(60)
 
     monkeypatch.setattr(run, "run", interrupted)
-    with pytest.raises(SystemExit) as caught:
-        evaluate.main(["--agent", RUN, "--mode", "study", "--output", "study"])
+    monkeypatch.setattr(devices, "use_cores", lambda: None)
+    argv = ["evaluate.py", "--agent", RUN, "--mode", "study", "--output", "study"]
+    monkeypatch.setattr(sys, "argv", argv)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            evaluate.program()
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert caught.value.code == 130
     assert "interrupted" in capsys.readouterr().err
     assert "| Breakout-both-0 | normal | 2 |" in (here / "study" / "report.md").read_text()
@@ -407,7 +420,7 @@ def test_tables_refused(here, capsys, output, says):
     (here / "results" / "a.json").write_text(json.dumps(result))
     for name in ("file", "old.csv"):
         (here / name).write_text("old")
-    assert says in refused(capsys, "evaluate.py", ["--mode", "table", "--output", output])
+    assert says in refused(capsys, "evaluate.py", ["--mode", "table", "--output", "study"])
     assert (here / "old.csv").read_text() == "old"
     assert not (here / "old.md").exists()
 

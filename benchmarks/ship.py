@@ -10,8 +10,8 @@ their scores to `results/`, where the agent comes from to `card.json`, and the r
 thinned, to `metrics.csv`: after that of what the run began with (`--from`), if that is still there,
 and in hours of both. `agents/README.md` is the table of all cards; `--cards` writes only that.
 
-The original's file (game, agent_steps, score: single greedy games) gives the score to compare with,
-the mean of its games between 0.8 and 1.2 times the agent's steps.
+The original's file (game, agent_steps, score: single greedy games) gives the card the score to
+compare with, the mean of its games between 0.8 and 1.2 times the agent's steps.
 """
 
 import collections
@@ -42,8 +42,11 @@ PLAYS = {
 }
 
 
-def ship(runs: list[pathlib.Path]) -> pathlib.Path:
+def ship(runs: list[pathlib.Path], original: pathlib.Path | None) -> pathlib.Path:
     """Writes the folder of the best agent of some runs of one game and mask; returns it.
+
+    Args:
+      original: the original's file of scores, which are of agents with both masks.
 
     Raises:
       UserError: no run or no agent there.
@@ -58,6 +61,10 @@ def ship(runs: list[pathlib.Path]) -> pathlib.Path:
         name: how for name, how in PLAYS.items() if how.mode != "inverse" or info.has_mask("policy")
     }
     folder = AGENTS / f"{info.game}-{info.mask}"
+    theirs = None
+    if original is not None and info.mask == "both":
+        theirs = tables.original_score(original, info.game, info.agent_steps)
+    before = origin_of(settings)  # `folder` may be the origin, which is replaced
     results = {}
     for name, how in plays.items():
         print(f"{info.game}, {name}")
@@ -75,13 +82,28 @@ def ship(runs: list[pathlib.Path]) -> pathlib.Path:
         "config": dataclasses.asdict(settings),
         "hours": float(np.interp(info.agent_steps, steps, seconds)) / 3600,
         "machine": machine()["processor"],
-        "commit": _commit(),
+        "commit": _git("rev-parse", "--short", "HEAD") or "unknown",
+        "before": before,
         "chosen": chosen,
+        "original": theirs,
         "runs": {run.name: score for run, score in scores.items()},
     }
     files.write(folder / curves.CARD, json.dumps(card, indent=2) + "\n")
     thin(rows, folder / curves.METRICS)
     return folder
+
+
+def origin_of(settings: config.Config) -> str | None:
+    """What a run began with, in words, if that was an agent: others may follow under its name."""
+    if settings.origin is None:
+        return None
+    origin = pathlib.Path(settings.origin)
+    try:
+        steps = checkpoint.load_agent(origin)[2].agent_steps
+    except UserError:
+        return f"{origin}, which is gone"
+    commit = _git("log", "-1", "--format=%h", "--", str(origin.absolute()))
+    return f"{origin} of {steps:,} steps" + (f" (commit {commit})" if commit else "")
 
 
 def log_of(run: pathlib.Path) -> list[dict[str, str]]:
@@ -108,7 +130,7 @@ def thin(rows: list[dict[str, str]], target: pathlib.Path) -> None:
         )
 
 
-def cards(original: pathlib.Path | None) -> str:
+def cards() -> str:
     """The table of all cards, Markdown."""
     lines = [
         "# Agents that come with the project",
@@ -123,13 +145,14 @@ def cards(original: pathlib.Path | None) -> str:
         "|" + " --- |" * 10,
     ]
     folders = [path.parent for path in sorted(AGENTS.glob(f"*/{curves.CARD}"))]
-    lines += [_line(folder, original) for folder in folders]
+    lines += [_line(folder) for folder in folders]
     lines += ["", "Where each comes from:", ""]
     for folder in folders:
         card = files.read_json(folder / curves.CARD)
         command = " ".join(["python train.py", *_flags(curves.settings(folder))])
+        before = f", which began with {card['before']}" if card["before"] else ""
         lines.append(
-            f"- {folder.name}: `{command}`; {card['chosen']}; runs: {_runs(card['runs'])}; "
+            f"- {folder.name}: `{command}`{before}; {card['chosen']}; runs: {_runs(card['runs'])}; "
             f"shipped on {card['machine']} at commit {card['commit']}"
         )
     return "\n".join(lines) + "\n"
@@ -141,7 +164,7 @@ def _runs(scores: dict[str, float | None]) -> str:
     return f"{len(scores)} ({', '.join(f'{run}: {score}' for run, score in said.items())})"
 
 
-def _line(folder: pathlib.Path, original: pathlib.Path | None) -> str:
+def _line(folder: pathlib.Path) -> str:
     info = checkpoint.load_agent(folder)[2]
     card = files.read_json(folder / curves.CARD)
     paths = {name: folder / RESULTS / f"{name}.json" for name in PLAYS}
@@ -151,9 +174,7 @@ def _line(folder: pathlib.Path, original: pathlib.Path | None) -> str:
         f"{results[name]['mean']:.5g}" if name in results else ""
         for name in ("sampled", "inverse", "random")
     ]
-    # Theirs has both masks.
-    comparable = original is not None and info.mask == "both"
-    theirs = comparable and tables.original_score(original, info.game, info.agent_steps)
+    theirs = card["original"]
     paper = share = behind = ""
     if info.game in tables.GAMES:
         paper = tables.PAPER_NORMAL[info.mask][tables.GAMES.index(info.game)][1]
@@ -187,10 +208,12 @@ def _flags(settings: config.Config) -> list[str]:
     return flags
 
 
-def _commit() -> str:
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(git, capture_output=True, text=True, cwd=pathlib.Path(__file__).parent)
-    return done.stdout.strip() or "unknown"
+def _git(*arguments: str) -> str:
+    """What git says of this checkout; nothing, if it is none."""
+    done = subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, cwd=pathlib.Path(__file__).parent
+    )
+    return done.stdout.strip()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -208,8 +231,8 @@ def main(argv: list[str] | None = None) -> int:
             settings = curves.settings(run)
             kinds[settings.game, settings.mask].append(run)
         for runs in kinds.values():
-            print(f"written: {ship(runs)}")
-        files.write(AGENTS / "README.md", cards(args.original))
+            print(f"written: {ship(runs, args.original)}")
+        files.write(AGENTS / "README.md", cards())
     return 0
 
 

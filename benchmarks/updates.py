@@ -24,7 +24,7 @@ MOVED = ("moved_torso", "moved_core", "moved_policy", "moved_value")
 SETTINGS = {
     "literal: 35 groups of 1": ["--preset=paper", "--groups=35", "--actors-per-group=1"],
     "--preset paper: 5 groups of 7": ["--preset=paper"],
-    "5 groups of 8, mean of 8": ["--groups=5", "--actors-per-group=8", "--actors-per-update=8"],
+    "5 groups of 8, mean of 8": ["--preset=paper", "--actors-per-group=8", "--actors-per-update=8"],
 }
 
 

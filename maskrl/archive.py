@@ -47,7 +47,9 @@ class Archive:
             saved = self._checkpointer.restore(*to_tree(fresh))
             if saved is not None:
                 return from_tree(fresh, *saved[1:])
-            print(f"{self._run} has no checkpoint yet: it begins at step 0")
+            origin = self._config.origin
+            begins = "at step 0" if origin is None else f"again with {origin}"
+            print(f"{self._run} has no checkpoint yet: it begins {begins}")
         return fresh if self._config.origin is None else self._begin_with_an_agent(fresh)
 
     @property

@@ -18,6 +18,11 @@ MOST_ACTORS = 10_000  # each is a console of its own
 EPISODE_STEPS = 10_000  # agent steps after which the paper cuts a game off
 
 
+def branches(choice: str) -> tuple[str, ...]:
+    """The branches, policy and value, that `both` or the name of one means."""
+    return ("policy", "value") if choice == "both" else (choice,)
+
+
 def setting(
     default: Any,
     help: str,

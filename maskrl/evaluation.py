@@ -14,7 +14,7 @@ import numpy as np
 from maskrl.agent import Agent, AgentSpec
 from maskrl.checkpoint import AgentInfo
 from maskrl.cli import progress as progress_line
-from maskrl.config import EPISODE_STEPS
+from maskrl.config import EPISODE_STEPS, branches
 from maskrl.devices import Devices, threads
 from maskrl.envs import Environments, action_names, environment_seed, num_actions
 from maskrl.errors import UserError
@@ -54,13 +54,12 @@ class How:
         """
         if self.mode != "inverse":
             return Interventions()
-        branches = ("policy", "value") if self.branch == "both" else (self.branch,)
-        for name in branches:
+        for name in branches(self.branch):
             if not spec.has_mask(name):
                 raise UserError(
                     f"mode inverse, branch {self.branch}: this agent has no {name} mask"
                 )
-        return Interventions(**{name: "invert" for name in branches})
+        return Interventions(**{name: "invert" for name in branches(self.branch)})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -103,7 +103,8 @@ class Network(nn.Module):
       num_actions: A.
       mask_policy, mask_value: whether the branch has a mask (the paper's four variants).
       core: "convlstm", or "none" for a network without memory (the torso feeds the heads).
-      kernels: how it computes, a name in `maskrl.kernels.KERNELS`; the result is the same.
+      kernels: how it computes, a name in `maskrl.kernels.KERNELS`; the result is the same, up to
+        rounding.
     """
 
     num_actions: int

@@ -4,8 +4,8 @@
     python -m maskrl.official import AGENT.dat DIR [--game NAME]
 
 `check` recomputes everything that the original computed on one unroll of real frames, prints the
-errors, and exits 1 if one is beyond 1e-4 (see `TOLERANCE`). `import` writes an agent that
-`evaluate.py` takes.
+errors, and exits 1 if one is beyond 1e-4 (see `TOLERANCE` and `UNDECIDED`). `import` writes an
+agent that `evaluate.py` takes.
 Reading a `.dat` needs PyTorch (`pip install 'maskrl[torch]'`) and never runs code from it.
 """
 

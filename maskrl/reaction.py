@@ -102,8 +102,6 @@ def edit_screen(
     source: int,
     box: tuple[int, int, int, int],
     to: tuple[int, int],
-    *,
-    title: str = "",
 ) -> Reaction:
     """Pastes a patch of frame `source` into frame `index` of a game.
 
@@ -130,8 +128,7 @@ def edit_screen(
     state = replay(agent, params, itertools.islice(game.frames, index), game.life_start[:index])
     look = functools.partial(_look, agent, params, state, bool(game.life_start[index]))
     return Reaction(
-        title=title
-        or f"{game.game} · {game.agent} · frame {index}, with a patch of frame {source}",
+        title=f"{game.game} · {game.agent} · frame {index}, with a patch of frame {source}",
         action_names=game.action_names,
         view=game.view,
         before=look(game.frames[index]),
@@ -147,7 +144,6 @@ def edit_memory(
     to: int,
     *,
     seed: int = 0,
-    title: str = "",
 ) -> Reaction:
     """Plays greedily to agent step `step`, sets a byte of the memory, and lets the screen follow.
 
@@ -192,7 +188,7 @@ def edit_memory(
     look = functools.partial(_look, agent, params, state, is_first)
     name = byte if isinstance(byte, str) else f"byte {byte}"
     return Reaction(
-        title=title or f"{game}, step {step}: {name} {was} → {to}",
+        title=f"{game}, step {step}: {name} {was} → {to}",
         action_names=console.action_names,
         view=(agent.crop.top, agent.crop.bottom),
         before=look(before),
@@ -255,7 +251,10 @@ def _look(agent: Agent, params, state, is_first: bool, frame: np.ndarray) -> Mom
 
 
 class _Console:
-    """ale-py stepped as EnvPool steps it: four frames an action, the last two's maximum shown."""
+    """ale-py stepped as EnvPool steps it: four frames an action, the last two's maximum shown.
+
+    But a life's start is shorter: FIRE for four frames, where `Environments` plays `OPENING`, too.
+    """
 
     def __init__(self, game: str, seed: int):
         try:

@@ -230,7 +230,8 @@ def test_an_agent_is_shipped(tmp_path, monkeypatch):
         for name, how in ship.PLAYS.items()
     }
     monkeypatch.setattr(ship, "PLAYS", short)
-    assert ship.main([str(worse), str(run)]) == 0
+    (tmp_path / "original.csv").write_text("game,agent_steps,score\nBreakout,60,3.5\n")
+    assert ship.main([str(worse), str(run), "--original", "original.csv"]) == 0
     folder = tmp_path / "agents" / "Breakout-both"
     _, _, info = checkpoint.load_agent(folder)
     results = tables.read_results(sorted(folder.glob("results/*.json")))
@@ -247,10 +248,17 @@ def test_an_agent_is_shipped(tmp_path, monkeypatch):
     assert card["config"]["seed"] == 0
     assert curves.by_game([folder]).keys() <= {"Breakout"}
     text = (tmp_path / "agents" / "README.md").read_text()
-    assert f"| Breakout-both | {info.agent_steps:,} |" in text
+    behind = "(**below half of the original at equal steps, random play taken off**)"
+    assert f"| Breakout-both {behind} | {info.agent_steps:,} |" in text
     assert "python train.py --game Breakout --core none" in text
     assert "runs: 2 (Breakout-both-1: -1, Breakout-both-0: 0)" in text
     assert str(tmp_path) not in text + (folder / "card.json").read_text()
+    assert (card["original"], card["before"]) == (3.5, None)
+    assert ship.main(["--cards"]) == 0
+    assert (tmp_path / "agents" / "README.md").read_text() == text
+    said = ship.origin_of(Config(origin="agents/Breakout-both"))
+    assert said == f"agents/Breakout-both of {info.agent_steps} steps"
+    assert ship.origin_of(Config(origin="lost")) == "lost, which is gone"
 
 
 def test_a_log_goes_on_from_that_of_the_origin(tmp_path):

@@ -470,12 +470,16 @@ def test_numbers_that_are_none_end_the_run(tmp_path, monkeypatch):
     assert checkpoint.Checkpointer(run).restore_agent()[2].agent_steps == good
 
 
-def test_from_an_agent(first, tmp_path):
-    """Its parameters and steps, a fresh optimiser; the card says so; what does not fit is said."""
+def test_from_an_agent(first, tmp_path, capsys):
+    """Its parameters and steps, a fresh optimiser; the card says so; what does not fit is said.
+
+    So, too, if the run was killed before its first checkpoint.
+    """
     run = tmp_path / "new"
     steps = first.counters.agent_steps
     origin = str(first.run)
-    begun = train_tiny(run, origin=origin, steps=steps + 40, seed=1)
+    begun = train_tiny(run, resume=True, origin=origin, steps=steps + 40, seed=1)
+    assert f"has no checkpoint yet: it begins again with {origin}" in capsys.readouterr().out
     assert steps + 40 <= begun.counters.agent_steps < steps + 60
     assert begun.counters.updates < first.counters.updates
     assert_same(begun.a3c._start, first.a3c.params)

@@ -1,4 +1,4 @@
-"""Checkpoints, agents and files that are not what was written any more; command lines at random."""
+"""Checkpoints, agents and files that are not what was written any more."""
 
 import contextlib
 import io

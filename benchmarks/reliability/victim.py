@@ -80,7 +80,7 @@ class Broken(Exception):
 class Victim:
     """The process; its folder has `stages` and, of this process alone, `output`.
 
-    Goes on with the run `RUN` where that has got as far as a configuration; else begins it.
+    Goes on with `run` where that has got as far as a configuration; else begins it.
     """
 
     folder: pathlib.Path

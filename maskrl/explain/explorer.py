@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from maskrl import files
+from maskrl.config import branches
 from maskrl.errors import UserError
 from maskrl.explain import quantities, sights
 from maskrl.explain.frames import KINDS, Chosen, boundaries, choose
@@ -174,7 +175,6 @@ def _write_recording(file, number: int, recording: Recording, masks: dict[str, L
         file.write(_script(f"{number}-{name}", array))
         if not name.startswith("frames-"):
             kinds[name] = array.dtype.str[1:]
-    inverted = ("policy", "value") if recording.branch == "both" else (recording.branch,)
     return {
         "name": _mode(recording),
         "seed": recording.seed,
@@ -182,7 +182,7 @@ def _write_recording(file, number: int, recording: Recording, masks: dict[str, L
         "finalScore": recording.final_score,
         "actions": [_action(name) for name in recording.action_names],
         "view": list(recording.view),
-        "inverted": list(inverted) if recording.mode == "inverse" else [],
+        "inverted": list(branches(recording.branch)) if recording.mode == "inverse" else [],
         "lifeStarts": list(bounds.lives),
         "stageStarts": list(bounds.stages),
         "telling": [

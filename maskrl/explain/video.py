@@ -51,7 +51,7 @@ _ENCODING = {
 
 
 def write_mp4(
-    recording: Recording, layers: dict[str, Layer], path: str | pathlib.Path, fps: float = FPS
+    recording: Recording, layers: dict[str, Layer], path: str | pathlib.Path
 ) -> pathlib.Path:
     """Writes the whole game as H.264 in yuv420p, which every browser and player shows.
 
@@ -70,7 +70,7 @@ def write_mp4(
         writer = imageio_ffmpeg.write_frames(
             str(partial),
             screen.size,
-            fps=fps,
+            fps=FPS,
             codec="libx264",
             macro_block_size=2,  # what yuv420p needs; all sizes here are even
             quality=None,

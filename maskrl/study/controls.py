@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from maskrl.agent import KEEP, Agent, StepOutput
+from maskrl.config import branches
 from maskrl.errors import UserError
 from maskrl.networks import Interventions
 from maskrl.study.probe import apply_head
@@ -157,11 +158,6 @@ class ControlledAgent(Agent):
             network = network.replace(**{name: x[None] for name, x in said.items()})
         action = self.choose(network.logits[0], state, key, greedy=greedy)
         return after, out.replace(action=action, network=network)
-
-
-def branches(branch: str) -> tuple[str, ...]:
-    """policy, value or both, as a tuple of names."""
-    return ("policy", "value") if branch == "both" else (branch,)
 
 
 def controlled(agent: Agent, control: str, branch: str, known: dict[str, Known]) -> ControlledAgent:

@@ -43,6 +43,12 @@ class Devices:
         self._one = len(everywhere) == 1
         self._place = self.compile(lambda tree: tree)
 
+    @classmethod
+    def dividing(cls, rows: int) -> "Devices":
+        """Of this host alone, the most over which so many rows divide."""
+        counts = range(1, jax.local_device_count() + 1)
+        return cls(max(d for d in counts if rows % d == 0), alone=True)
+
     def compile(self, function: Callable) -> Callable:
         """`jit` on one device, `pmap` on several.
 

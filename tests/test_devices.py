@@ -152,6 +152,15 @@ def test_most_devices(monkeypatch, count, actors, shared, used):
     assert devices.most_devices(actors, shared) == used
 
 
+@pytest.mark.parametrize(("count", "rows", "used"), [(8, 8, 8), (6, 8, 4), (2, 7, 1), (3, 9, 3)])
+def test_devices_that_divide_rows(monkeypatch, count, rows, used):
+    """Of this host alone."""
+    monkeypatch.setattr("jax.local_device_count", lambda: count)
+    monkeypatch.setattr("jax.local_devices", lambda process_index=0: list(range(count)))
+    monkeypatch.setattr(devices.Devices, "compile", lambda self, function: function)
+    assert devices.Devices.dividing(rows).devices == list(range(used))
+
+
 @pytest.mark.parametrize(
     ("count", "shared", "fitting"), [(2, 2, 8), (2, 7, 14), (1, 8, 8), (8, 8, 8), (4, 3, 12)]
 )

@@ -215,7 +215,7 @@ class Measure:
 
     def __init__(self, subject: Subject, moments: Callable[[], Moments]):
         self._subject, self._moments = subject, moments
-        self._devices = Devices(most_devices(CHUNK), alone=True)
+        self._devices = Devices.dividing(CHUNK)
         self.names = {target: computed(subject.agent.spec, target) for target in TARGETS}
 
     @functools.cached_property
@@ -312,11 +312,6 @@ class Measure:
                 likeness[f"ssim.{target}"].append(measures.ssim(before, after))
         arrays = {k: np.stack(v, axis=2) for k, v in likeness.items()}  # [B, M, stage]
         _save(path, index=index, game=game[index], stages=np.array(stages), **arrays)
-
-
-def most_devices(rows: int) -> int:
-    """The most devices of this host over which so many rows divide."""
-    return max(d for d in range(1, jax.local_device_count() + 1) if rows % d == 0)
 
 
 def _has(params: Params, stage: str) -> bool:

@@ -420,7 +420,7 @@ def test_tables_refused(here, capsys, output, says):
     (here / "results" / "a.json").write_text(json.dumps(result))
     for name in ("file", "old.csv"):
         (here / name).write_text("old")
-    assert says in refused(capsys, "evaluate.py", ["--mode", "table", "--output", "study"])
+    assert says in refused(capsys, "evaluate.py", ["--mode", "table", "--output", output])
     assert (here / "old.csv").read_text() == "old"
     assert not (here / "old.md").exists()
 

@@ -150,7 +150,7 @@ def cards() -> str:
     for folder in folders:
         card = files.read_json(folder / curves.CARD)
         command = " ".join(["python train.py", *_flags(curves.settings(folder))])
-        before = f", which began with {card['before']}" if card["before"] else ""
+        before = f", which began with {card['before']}" if card.get("before") else ""
         lines.append(
             f"- {folder.name}: `{command}`{before}; {card['chosen']}; runs: {_runs(card['runs'])}; "
             f"shipped on {card['machine']} at commit {card['commit']}"
@@ -174,7 +174,7 @@ def _line(folder: pathlib.Path) -> str:
         f"{results[name]['mean']:.5g}" if name in results else ""
         for name in ("sampled", "inverse", "random")
     ]
-    theirs = card["original"]
+    theirs = card.get("original")
     paper = share = behind = ""
     if info.game in tables.GAMES:
         paper = tables.PAPER_NORMAL[info.mask][tables.GAMES.index(info.game)][1]

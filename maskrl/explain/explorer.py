@@ -37,7 +37,7 @@ from maskrl.explain.overlay import (
     contrast_scale,
     layers,
 )
-from maskrl.explain.video import FPS, title
+from maskrl.explain.video import FPS, how_played, title
 from maskrl.recording import MASK_CELLS, Frames, Recording, softmax
 
 CHUNK = 64  # frames that the page decodes at a time, some 10 ms of work
@@ -176,7 +176,7 @@ def _write_recording(file, number: int, recording: Recording, masks: dict[str, L
         if not name.startswith("frames-"):
             kinds[name] = array.dtype.str[1:]
     return {
-        "name": _mode(recording),
+        "name": how_played(recording),
         "seed": recording.seed,
         "length": len(recording),
         "finalScore": recording.final_score,
@@ -203,11 +203,6 @@ def _write_recording(file, number: int, recording: Recording, masks: dict[str, L
             for name, layer in masks.items()
         },
     }
-
-
-def _mode(recording: Recording) -> str:
-    words = {"inverse": f"{recording.branch} mask inverted", "random": "random play"}
-    return words.get(recording.mode, "normal play")
 
 
 def _action(name: str) -> dict:

@@ -244,9 +244,14 @@ def title(recording: Recording) -> str:
         "value": "Mask A3C (value mask)",
         "none": "A3C (no mask)",
     }.get(recording.mask, recording.mask)
-    mode = {"inverse": f"{recording.branch} mask inverted", "random": "random play"}
-    parts = [recording.game, variant, mode.get(recording.mode, "normal play"), recording.agent]
+    parts = [recording.game, variant, how_played(recording), recording.agent]
     return " · ".join(part for part in parts if part)
+
+
+def how_played(recording: Recording) -> str:
+    """Normal, with what mask inverted, or at random."""
+    words = {"inverse": f"{recording.branch} mask inverted", "random": "random play"}
+    return words.get(recording.mode, "normal play")
 
 
 def mask_name(recording: Recording, branch: str) -> str:

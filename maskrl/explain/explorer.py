@@ -49,19 +49,18 @@ _HIGHEST, _APART = 5, 30  # times at which a cell is highest, and the steps betw
 _HANGS_UNIT = 1e-4  # nats
 _PAGE = pathlib.Path(__file__).parent / "page"
 
-# The time line's curves: the array's name (of a mask: after the branch's), and its words. The page
-# opens with those that are shown.
+# The time line's curves: the array's name (of a mask: after the branch's), and its words.
 _CURVES = (
-    {"name": "value", "words": "state value", "shown": True},
-    {"name": "advantage", "words": "advantage", "shown": True},
-    {"name": "score", "words": "score", "shown": True},
-    {"name": "entropy", "words": "entropy (nats)", "shown": True},
-    {"name": "hangs", "words": "KL to no mask", "shown": True},
-    {"name": "cells", "words": "cells by time", "of": "mask", "shown": True},
-    {"name": "sights", "words": "looked at", "of": "mask", "shown": True},
-    {"name": "mean", "words": "mask: mean", "of": "mask", "shown": True},
-    {"name": "change", "words": "mask: change", "of": "mask", "shown": True},
-    {"name": "concentration", "words": "concentration", "of": "mask", "shown": True},
+    {"name": "value", "words": "state value"},
+    {"name": "advantage", "words": "advantage"},
+    {"name": "score", "words": "score"},
+    {"name": "entropy", "words": "entropy (nats)"},
+    {"name": "hangs", "words": "KL to no mask"},
+    {"name": "cells", "words": "cells by time", "of": "mask"},
+    {"name": "sights", "words": "looked at", "of": "mask"},
+    {"name": "mean", "words": "mask: mean", "of": "mask"},
+    {"name": "change", "words": "mask: change", "of": "mask"},
+    {"name": "concentration", "words": "concentration", "of": "mask"},
 )
 
 

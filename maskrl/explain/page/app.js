@@ -4,7 +4,7 @@ const SHOWS = { game: "game", policy: "policy", value: "value", both: "both in o
 const state = {
   step: 0, plays: [0], show: null, style: header.style, scale: "contrast",
   strength: header.strength, branch: "policy", cell: null, brush: null, window: null,
-  curves: header.curves.filter(({ shown }) => shown).map(({ name }) => name),
+  curves: header.curves.map(({ name }) => name),
   kind: "all", order: "time", all: false, notes: [], tab: "moments", sight: null,
 };
 let plays = [], timeline, moments, sights;

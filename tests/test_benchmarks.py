@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
+from conftest import CHECKOUT
 
 from benchmarks import __main__ as benchmarks
+from benchmarks import noise
 from benchmarks.reliability import __main__ as reliability
 from benchmarks.reliability import soak
 
@@ -23,6 +26,31 @@ def test_the_loop_alone(monkeypatch):
     """It acts and learns, a step of every actor at a time."""
     monkeypatch.setattr(benchmarks, "SECONDS", 0.02)
     assert benchmarks.loop_alone(2) > 0
+
+
+def test_noise_and_errors_of_gradients():
+    """Of vectors whose noise and error are known."""
+    rng = np.random.default_rng(0)
+    mean = rng.normal(size=50)
+    spread = 3 * rng.normal(size=(4000, 50))
+    found = noise.numbers(mean + spread, 1.02 * mean + spread)
+    assert found["noise_scale"] == pytest.approx(9 * 50 / (mean @ mean), rel=0.1)
+    assert found["error_of_mean"] == pytest.approx(0.02, rel=0.1)
+    # Errors without a mean are there in every gradient, and not in their mean.
+    exact = np.tile(mean, (4000, 1))
+    found = noise.numbers(exact, exact + 0.1 * rng.normal(size=exact.shape))
+    assert found["error"] == pytest.approx(0.1 * np.sqrt(50 / (mean @ mean)), rel=0.1)
+    assert found["error_of_mean"] < 0.01
+
+
+@pytest.mark.slow
+def test_noise(capsys):
+    """From one of the project's agents; one line where there is none."""
+    agent = str(CHECKOUT / "agents" / "Breakout-both")
+    assert noise.main([agent, "--gradients", "3"]) == 0
+    assert "Breakout-both: 3 gradients of 140 agent steps" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        noise.main([agent, "--gradients", "1"])
 
 
 @pytest.mark.slow

@@ -34,8 +34,8 @@ from maskrl.envs import game_name
 from maskrl.errors import Fault, UserError, exit_on_user_error
 from maskrl.metrics import NotFinite
 
-# How far, and how it is computed: a run may move to a machine where the other precision is faster.
-MAY_DIFFER = ("steps", "precision")
+# A run may move to a machine where the other precision is faster, and end with smaller steps.
+MAY_DIFFER = ("steps", "precision", "learning_rate")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "numpy")
 
 
@@ -52,7 +52,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         nargs="?",
         const=True,
         metavar="RUN",
-        help="go on with this run, or the newest; only --steps and --precision may differ",
+        help="go on with this run, or the newest; only --steps, --precision and --learning-rate "
+        "may differ",
     )
     parser.add_argument(
         "--distributed", action="store_true", help="several hosts, as the cluster says"
@@ -191,7 +192,12 @@ def train(settings: config.Config, run: pathlib.Path, resume: bool, signals: Sig
     trainer = training.Trainer(settings, run, device_count=count, resume=resume)
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     versions["maskrl"] = maskrl.__version__
-    session = {"command": sys.argv, "versions": versions}
+    session = {
+        "agent_steps": trainer.counters.agent_steps,
+        "learning_rate": settings.learning_rate,
+        "command": sys.argv,
+        "versions": versions,
+    }
     if hosts.is_first():
         config.write(settings, run / checkpoint.CONFIG, session)
         print(f"{run}: {settings.groups} groups of {settings.actors_per_group} actors")

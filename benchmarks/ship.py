@@ -84,6 +84,7 @@ def ship(runs: list[pathlib.Path], original: pathlib.Path | None) -> pathlib.Pat
         "machine": machine()["processor"],
         "commit": _git("rev-parse", "--short", "HEAD") or "unknown",
         "before": before,
+        "rates": rates_of(run),
         "chosen": chosen,
         "original": theirs,
         "runs": {run.name: score for run, score in scores.items()},
@@ -104,6 +105,17 @@ def origin_of(settings: config.Config) -> str | None:
         return f"{origin}, which is gone"
     commit = _git("log", "-1", "--format=%h", "--", str(origin.absolute()))
     return f"{origin} of {steps:,} steps" + (f" (commit {commit})" if commit else "")
+
+
+def rates_of(run: pathlib.Path) -> list[tuple[int, float]]:
+    """The learning rates of a run's sessions, each with the agent steps where it began."""
+    found: list[tuple[int, float]] = []
+    for session in files.read_json(run / checkpoint.CONFIG).get("sessions", []):
+        if "learning_rate" not in session:  # an earlier version's
+            continue
+        if not found or found[-1][1] != session["learning_rate"]:
+            found.append((session["agent_steps"], session["learning_rate"]))
+    return found
 
 
 def log_of(run: pathlib.Path) -> list[dict[str, str]]:
@@ -151,9 +163,13 @@ def cards() -> str:
         card = files.read_json(folder / curves.CARD)
         command = " ".join(["python train.py", *_flags(curves.settings(folder))])
         before = f", which began with {card['before']}" if card.get("before") else ""
+        changes = "".join(
+            f", learning rate {rate:g} from {steps:,} steps on"
+            for steps, rate in card.get("rates", [])[1:]
+        )
         lines.append(
-            f"- {folder.name}: `{command}`{before}; {card['chosen']}; runs: {_runs(card['runs'])}; "
-            f"shipped on {card['machine']} at commit {card['commit']}"
+            f"- {folder.name}: `{command}`{before}{changes}; {card['chosen']}; runs: "
+            f"{_runs(card['runs'])}; shipped on {card['machine']} at commit {card['commit']}"
         )
     return "\n".join(lines) + "\n"
 

@@ -174,7 +174,8 @@ def write(config: Config, path: pathlib.Path, session: dict[str, Any]) -> None:
     """Writes the configuration as JSON, with how each session of the run was started.
 
     Args:
-      session: the command line and versions of this session; appended to the ones in the file.
+      session: where this session begins, and its command line and versions; appended to the ones
+        in the file.
     """
     sessions = files.read_json(path).get("sessions", []) if path.exists() else []
     content = {"config": dataclasses.asdict(config), "sessions": [*sessions, session]}

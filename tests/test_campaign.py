@@ -252,10 +252,14 @@ def test_an_agent_is_shipped(tmp_path, monkeypatch):
     assert f"| Breakout-both {behind} | {info.agent_steps:,} |" in text
     assert "python train.py --game Breakout --core none" in text
     assert "runs: 2 (Breakout-both-1: -1, Breakout-both-0: 0)" in text
+    assert "learning rate" not in text
     assert str(tmp_path) not in text + (folder / "card.json").read_text()
     assert (card["original"], card["before"]) == (3.5, None)
     assert ship.main(["--cards"]) == 0
     assert (tmp_path / "agents" / "README.md").read_text() == text
+    changed = card | {"rates": [[0, 1e-4], [1_000_000, 3e-5]]}
+    (folder / "card.json").write_text(json.dumps(changed))
+    assert "`, learning rate 3e-05 from 1,000,000 steps on; the best of" in ship.cards()
     said = ship.origin_of(Config(origin="agents/Breakout-both"))
     assert said == f"agents/Breakout-both of {info.agent_steps} steps"
     assert ship.origin_of(Config(origin="lost")) == "lost, which is gone"

@@ -16,6 +16,7 @@ from samples import TINY_FLAGS, agent_with
 
 import evaluate
 import train
+from benchmarks import ship
 from maskrl import checkpoint, devices, evaluation, tables
 from maskrl.checkpoint import AgentInfo
 from maskrl.envs import OPENING
@@ -136,17 +137,23 @@ def test_output_and_agent_are_taken(here):
 
 
 def test_resume(here):
-    """The newest run without a name; a named one; --steps and --precision may be other ones."""
+    """The newest run without a name; a named one; some settings may be other ones."""
     assert train.main(["--resume", "--steps", "160"]) == 0
     assert checkpoint.load_agent(here / RUN)[2].agent_steps >= 160
     saved = json.loads((here / RUN / "config.json").read_text())
     assert saved["config"]["steps"] == 160
     assert len(saved["sessions"]) == 2
-    other = ["--steps", "200", "--precision", "bfloat16", "--game", "breakout-v5"]
+    other = ["--steps", "200", "--precision", "bfloat16", "--learning-rate", "3e-5"]
+    other += ["--game", "breakout-v5"]
+    ended = int(checkpoint.Checkpointer(here / RUN).newest)
     assert train.main(["--resume", RUN, *other]) == 0
     assert checkpoint.load_agent(here / RUN)[2].agent_steps >= 200
-    now = json.loads((here / RUN / "config.json").read_text())["config"]
-    assert now == saved["config"] | {"steps": 200, "precision": "bfloat16"}
+    now = json.loads((here / RUN / "config.json").read_text())
+    changed = {"steps": 200, "precision": "bfloat16", "learning_rate": 3e-5}
+    assert now["config"] == saved["config"] | changed
+    rates = [(s["agent_steps"], s["learning_rate"]) for s in now["sessions"]]
+    assert [rates[0], rates[2]] == [(0, 1e-4), (ended, 3e-5)]
+    assert ship.rates_of(here / RUN) == [(0, 1e-4), (ended, 3e-5)]
 
 
 def test_interrupted_run_says_how_to_go_on(here, monkeypatch, capsys):

@@ -56,7 +56,7 @@ def unrolls(agent: Agent, params: Params, config: Config) -> Iterator[Unroll]:
 
 
 def gradient_of(agent: Agent, config: Config) -> Callable[[Params, Unroll], jax.Array]:
-    """The loss's gradient as a vector, compiled; of what acting computed it uses nothing."""
+    """The loss's gradient as a vector, compiled; of what acting computed only the first carry."""
 
     @jax.jit
     def gradient(params: Params, unroll: Unroll) -> jax.Array:

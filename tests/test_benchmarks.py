@@ -45,7 +45,7 @@ def test_noise_and_errors_of_gradients():
 
 @pytest.mark.slow
 def test_noise(capsys):
-    """From one of the project's agents; one line where there is none."""
+    """Of one of the project's agents; of one gradient there is none."""
     agent = str(CHECKOUT / "agents" / "Breakout-both")
     assert noise.main([agent, "--gradients", "3"]) == 0
     assert "Breakout-both: 3 gradients of 140 agent steps" in capsys.readouterr().out

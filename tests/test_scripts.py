@@ -20,6 +20,7 @@ from benchmarks import ship
 from maskrl import checkpoint, devices, evaluation, tables
 from maskrl.checkpoint import AgentInfo
 from maskrl.envs import OPENING
+from maskrl.run_state import Counters
 from maskrl.study import run
 
 RUN = "runs/Breakout-both-0"
@@ -174,6 +175,8 @@ def test_preset(here, monkeypatch):
     seen = []
 
     class Trainer:
+        counters = Counters()
+
         def __init__(self, settings, run, **kwargs):
             seen.append(settings)
 

@@ -161,14 +161,16 @@ def cards() -> str:
     lines += ["", "Where each comes from:", ""]
     for folder in folders:
         card = files.read_json(folder / curves.CARD)
-        command = " ".join(["python train.py", *_flags(curves.settings(folder))])
+        settings = curves.settings(folder)
+        (_, rate), *changes = card.get("rates") or [(0, settings.learning_rate)]
+        settings = dataclasses.replace(settings, learning_rate=rate)  # the last one's otherwise
+        command = " ".join(["python train.py", *_flags(settings)])
         before = f", which began with {card['before']}" if card.get("before") else ""
-        changes = "".join(
-            f", learning rate {rate:g} from {steps:,} steps on"
-            for steps, rate in card.get("rates", [])[1:]
+        changed = "".join(
+            f", learning rate {rate:g} from {steps:,} steps on" for steps, rate in changes
         )
         lines.append(
-            f"- {folder.name}: `{command}`{before}{changes}; {card['chosen']}; runs: "
+            f"- {folder.name}: `{command}`{before}{changed}; {card['chosen']}; runs: "
             f"{_runs(card['runs'])}; shipped on {card['machine']} at commit {card['commit']}"
         )
     return "\n".join(lines) + "\n"

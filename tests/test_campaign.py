@@ -258,8 +258,13 @@ def test_an_agent_is_shipped(tmp_path, monkeypatch):
     assert ship.main(["--cards"]) == 0
     assert (tmp_path / "agents" / "README.md").read_text() == text
     changed = card | {"rates": [[0, 1e-4], [1_000_000, 3e-5]]}
+    changed["config"] |= {
+        "learning_rate": 3e-5
+    }  # the last session's; the command began at the first
     (folder / "card.json").write_text(json.dumps(changed))
-    assert "`, learning rate 3e-05 from 1,000,000 steps on; the best of" in ship.cards()
+    text = ship.cards()
+    assert "--learning-rate" not in text
+    assert "`, learning rate 3e-05 from 1,000,000 steps on; the best of" in text
     said = ship.origin_of(Config(origin="agents/Breakout-both"))
     assert said == f"agents/Breakout-both of {info.agent_steps} steps"
     assert ship.origin_of(Config(origin="lost")) == "lost, which is gone"

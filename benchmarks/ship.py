@@ -132,14 +132,23 @@ def log_of(run: pathlib.Path) -> list[dict[str, str]]:
 
 
 def thin(rows: list[dict[str, str]], target: pathlib.Path) -> None:
-    """Writes metrics: every evaluation, and some `ROWS` of the other rows."""
-    every = max(1, len(rows) // ROWS)
+    """Writes metrics: every evaluation, and of the others one in each of `ROWS` stretches of steps.
+
+    Not one of so many rows: the part that an agent before has thinned already would vanish.
+    """
+    first, last = (float(rows[n]["agent_steps"]) for n in (0, -1))
+    kept, reached = [], -1
+    for row in rows:
+        stretch = int((float(row["agent_steps"]) - first) / max(1, last - first) * ROWS)
+        if row["eval_score_mean"]:
+            kept.append(row)
+        elif stretch > reached:
+            kept.append(row)
+            reached = stretch
     with open(target, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[-1], extrasaction="ignore")  # an origin's may differ
         writer.writeheader()
-        writer.writerows(
-            row for n, row in enumerate(rows) if row["eval_score_mean"] or n % every == 0
-        )
+        writer.writerows(kept)
 
 
 def cards() -> str:

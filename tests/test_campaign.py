@@ -303,10 +303,11 @@ def test_flags_of_a_card():
 
 
 def test_metrics_are_thinned(tmp_path, monkeypatch):
-    """Every evaluation stays, and so many of the other rows."""
+    """Every evaluation stays, and of the others as many per step where there were few."""
     monkeypatch.setattr(ship, "ROWS", 10)
-    rows = [{"agent_steps": n, "eval_score_mean": 5 if n == 33 else ""} for n in range(100)]
+    steps = [*range(0, 900, 100), *range(900, 1001)]  # the first of an agent that was thinned
+    rows = [{"agent_steps": n, "eval_score_mean": 5 if n == 933 else ""} for n in steps]
     ship.thin(rows, tmp_path / "few.csv")
     with open(tmp_path / "few.csv", newline="") as file:
         kept = [int(row["agent_steps"]) for row in csv.DictReader(file)]
-    assert kept == sorted([*range(0, 100, 10), 33])
+    assert kept == [*range(0, 901, 100), 933, 1000]

@@ -172,7 +172,7 @@ def cards() -> str:
         card = files.read_json(folder / curves.CARD)
         settings = curves.settings(folder)
         (_, rate), *changes = card.get("rates") or [(0, settings.learning_rate)]
-        settings = dataclasses.replace(settings, learning_rate=rate)  # the last one's otherwise
+        settings = dataclasses.replace(settings, learning_rate=rate)  # the config has the last
         command = " ".join(["python train.py", *_flags(settings)])
         before = f", which began with {card['before']}" if card.get("before") else ""
         changed = "".join(

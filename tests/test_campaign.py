@@ -257,10 +257,9 @@ def test_an_agent_is_shipped(tmp_path, monkeypatch):
     assert (card["original"], card["before"]) == (3.5, None)
     assert ship.main(["--cards"]) == 0
     assert (tmp_path / "agents" / "README.md").read_text() == text
+    # The config has the last session's rate, the command is the first's.
     changed = card | {"rates": [[0, 1e-4], [1_000_000, 3e-5]]}
-    changed["config"] |= {
-        "learning_rate": 3e-5
-    }  # the last session's; the command began at the first
+    changed["config"] |= {"learning_rate": 3e-5}
     (folder / "card.json").write_text(json.dumps(changed))
     text = ship.cards()
     assert "--learning-rate" not in text

@@ -22,6 +22,7 @@ import math
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,6 @@ def ship(runs: list[pathlib.Path], original: pathlib.Path | None) -> pathlib.Pat
     theirs = None
     if original is not None and info.mask == "both":
         theirs = tables.original_score(original, info.game, info.agent_steps)
-    before = origin_of(settings)  # `folder` may be the origin, which is replaced
     results = {}
     for name, how in plays.items():
         print(f"{info.game}, {name}")
@@ -83,7 +83,7 @@ def ship(runs: list[pathlib.Path], original: pathlib.Path | None) -> pathlib.Pat
         "hours": float(np.interp(info.agent_steps, steps, seconds)) / 3600,
         "machine": machine()["processor"],
         "commit": _git("rev-parse", "--short", "HEAD") or "unknown",
-        "before": before,
+        "before": origin_of(run),
         "rates": rates_of(run),
         "chosen": chosen,
         "original": theirs,
@@ -94,28 +94,33 @@ def ship(runs: list[pathlib.Path], original: pathlib.Path | None) -> pathlib.Pat
     return folder
 
 
-def origin_of(settings: config.Config) -> str | None:
-    """What a run began with, in words, if that was an agent: others may follow under its name."""
-    if settings.origin is None:
-        return None
-    origin = pathlib.Path(settings.origin)
-    try:
-        steps = checkpoint.load_agent(origin)[2].agent_steps
-    except UserError:
-        return f"{origin}, which is gone"
-    commit = _git("log", "-1", "--format=%h", "--", str(origin.absolute()))
-    return f"{origin} of {steps:,} steps" + (f" (commit {commit})" if commit else "")
+def origin_of(run: pathlib.Path) -> str | None:
+    """What a run began with, in words, if that was an agent."""
+    origin, sessions = curves.settings(run).origin, _sessions(run)
+    if origin is None or not sessions:
+        return origin
+    # By its steps, for another may have followed under its name since.
+    steps = sessions[0]["agent_steps"]
+    folder, number = str(pathlib.Path(origin).absolute()), f'"agent_steps": {steps},'
+    commits = _git("-C", folder, "log", "--format=%h", f"-S{number}", "--", checkpoint.AGENT)
+    brought = f" (commit {commits.split()[-1]})" if commits else ""
+    return f"{origin} of {steps:,} steps{brought}"
 
 
 def rates_of(run: pathlib.Path) -> list[tuple[int, float]]:
     """The learning rates of a run's sessions, each with the agent steps where it began."""
     found: list[tuple[int, float]] = []
-    for session in files.read_json(run / checkpoint.CONFIG).get("sessions", []):
+    for session in _sessions(run):
         if "learning_rate" not in session:  # an earlier version's
             continue
         if not found or found[-1][1] != session["learning_rate"]:
             found.append((session["agent_steps"], session["learning_rate"]))
     return found
+
+
+def _sessions(run: pathlib.Path) -> list[dict[str, Any]]:
+    """What `train.py` wrote at every start of a run."""
+    return files.read_json(run / checkpoint.CONFIG).get("sessions", [])
 
 
 def log_of(run: pathlib.Path) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
 import time
 from types import SimpleNamespace
 
@@ -264,9 +265,36 @@ def test_an_agent_is_shipped(tmp_path, monkeypatch):
     text = ship.cards()
     assert "--learning-rate" not in text
     assert "`, learning rate 3e-05 from 1,000,000 steps on; the best of" in text
-    said = ship.origin_of(Config(origin="agents/Breakout-both"))
-    assert said == f"agents/Breakout-both of {info.agent_steps} steps"
-    assert ship.origin_of(Config(origin="lost")) == "lost, which is gone"
+
+
+def test_what_a_run_began_with(tmp_path):
+    """Named by its steps and the commit that brought it, even when another has taken its place."""
+    agent = tmp_path / "agent"
+    agent.mkdir()
+
+    def git(*arguments):
+        name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        command = ["git", "-C", str(tmp_path), *name, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def run(origin, *sessions):
+        for session in sessions:
+            config.write(Config(origin=origin), tmp_path / "config.json", session)
+        return ship.origin_of(tmp_path)
+
+    assert run(None, {"agent_steps": 0}) is None
+    (tmp_path / "config.json").unlink()
+    began = {"agent_steps": 1_000_012}
+    assert run("gone", began, {"agent_steps": 2_000_000}) == "gone of 1,000,012 steps"
+    (tmp_path / "config.json").unlink()
+    git("init")
+    commits = []
+    for steps in (500_000, 1_000_012, 3_000_000):
+        (agent / "agent.json").write_text(f'{{\n  "agent_steps": {steps},\n  "score": 1\n}}')
+        git("add", "agent")
+        git("commit", "-m", "agent")
+        commits.append(git("rev-parse", "--short", "HEAD"))
+    assert run(str(agent), began) == f"{agent} of 1,000,012 steps (commit {commits[1]})"
 
 
 def test_a_log_goes_on_from_that_of_the_origin(tmp_path):

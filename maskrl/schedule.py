@@ -25,23 +25,30 @@ class Every:
 
 
 class Clock:
-    """Seconds of training, over all sessions of a run: stands still inside `paused`."""
+    """Seconds of training, over all sessions of a run: stands still inside `paused`.
+
+    The training loop reads it every tick, which takes a second or two: of a longer gap, in which
+    the process was stopped or the machine slept, `MOST` seconds count.
+    """
+
+    MOST = 60.0
 
     def __init__(self, seconds: float):
-        self._start = time.monotonic() - seconds
-        self._stopped: float | None = None
+        self._seconds, self._read, self._paused = seconds, time.monotonic(), False
 
     @property
     def seconds(self) -> float:
-        now = time.monotonic() if self._stopped is None else self._stopped
-        return now - self._start
+        now = time.monotonic()
+        if not self._paused:
+            self._seconds += min(now - self._read, self.MOST)
+        self._read = now
+        return self._seconds
 
     def paused(self) -> "Clock":
         return self
 
     def __enter__(self) -> None:
-        self._stopped = time.monotonic()
+        self._seconds, self._paused = self.seconds, True
 
     def __exit__(self, *_: object) -> None:
-        self._start += time.monotonic() - self._stopped
-        self._stopped = None
+        self._read, self._paused = time.monotonic(), False

@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from samples import TINY, compilations, random_unroll, tiny_config, train_tiny
 from test_devices import run_on_devices
 
-from maskrl import checkpoint, evaluation, training
+from maskrl import checkpoint, evaluation, schedule, training
 from maskrl.actor import ActorGroup
 from maskrl.envs import Environments
 from maskrl.errors import UserError
@@ -451,6 +452,23 @@ def test_schedule_of_evaluations():
     every.done(40, 100)
     assert [every.due(99), every.due(100)] == [False, True]
     assert not Every(tiny_config(eval_every=0).evaluation_interval(25), 25).due(10**12)
+
+
+def test_a_clock_of_training(monkeypatch):
+    """It goes on from where a run was; pauses do not count, and of a halt hardly anything does."""
+    now = 100.0
+    monkeypatch.setattr(schedule, "time", SimpleNamespace(monotonic=lambda: now))
+    clock = Clock(5.0)
+    now += 2
+    assert clock.seconds == 7
+    with clock.paused():
+        now += 30
+        assert clock.seconds == 7
+        now += 30
+    now += 1
+    assert clock.seconds == 8
+    now += 3600  # SIGSTOP
+    assert clock.seconds == 8 + Clock.MOST
 
 
 def test_numbers_that_are_none_end_the_run(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from maskrl import checkpoint, curves, devices, evaluation, files, recording, ta
 from maskrl.agent import make_agent
 from maskrl.checkpoint import RUNS, AgentInfo
 from maskrl.cli import Parser, run_program
-from maskrl.config import EPISODE_STEPS, PRECISIONS
+from maskrl.config import EPISODE_STEPS, MOST, PRECISIONS
 from maskrl.envs import game_name, num_actions
 from maskrl.errors import UserError, exit_on_user_error
 from maskrl.evaluation import BRANCHES, How, Player
@@ -44,6 +44,15 @@ FLAGS_OF = {  # of one mode alone
     "explain": ("frames", "absolute", "drawing", "width", "no_title"),
     "table": ("original",),
     "study": tuple(flag.replace("-", "_") for flag, _ in STUDY_FLAGS.values()),
+}
+UNKNOWN_TO = {  # flags that say nothing there
+    "normal": ("branch",),
+    "random": ("branch",),
+    "table": (
+        *("agent", "game", "branch", "episodes", "sample", "seed", "precision"),
+        "max_episode_steps",
+    ),
+    "study": ("branch", "sample", "seed"),
 }
 AGENTS, RESULTS = pathlib.Path("agents"), pathlib.Path("results")
 
@@ -106,9 +115,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         for name in given:
             if name in flags and args.mode != mode:
                 raise UserError(f"--{name.replace('_', '-')} is for --mode {mode}")
-    for name in ("branch", "sample", "seed"):
-        if name in given and args.mode in ("table", "study"):
-            raise UserError(f"--mode {args.mode} knows no --{name}")
+    for mode, names in UNKNOWN_TO.items():
+        for name in names:
+            if name in given and args.mode == mode:
+                raise UserError(f"--mode {mode} knows no --{name.replace('_', '-')}")
     args.agents = args.agent or []
     if len(args.agents) > 1 and args.mode != "study":
         raise UserError("several agents are for --mode study")
@@ -124,8 +134,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1")
     if args.frames:
         numbers(args.frames, args.max_episode_steps + 1)
-    if args.seed < 0:
-        raise UserError("--seed must be at least 0")
+    if not 0 <= args.seed <= MOST:
+        raise UserError(f"--seed must be from 0 to {MOST}")
     files.check_new(args.output)
     return args
 
@@ -195,6 +205,8 @@ def evaluate(args: argparse.Namespace) -> None:
     games = player.play(params, progress=True)
     result = evaluation.result(info, plan, games)
     result |= {"mode": args.mode, "precision": args.precision}
+    if not args.output:
+        output = free_name(output)  # another evaluation may have taken it meanwhile
     files.write(output, json.dumps(result) + "\n")
     columns = ("game", "mask", "mode", "episodes", "max", "mean", "std", "median")
     cells = [f"{x:.1f}" if isinstance(x := result[c], float) else str(x) for c in columns]

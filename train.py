@@ -132,6 +132,9 @@ def old_run(args: argparse.Namespace, given: dict[str, Any]) -> tuple[config.Con
     ]
     if wrong:
         raise UserError(f"contradicts the run {run}: {', '.join(wrong)}")
+    reached = checkpoint.Checkpointer(run).newest or 0
+    if given.get("steps", saved.steps) < min(saved.steps, reached):
+        raise UserError(f"{run} has {reached} agent steps already; --steps counts them")
     changed = {name: given[name] for name in MAY_DIFFER if name in given}
     return dataclasses.replace(saved, **changed), run
 
@@ -194,7 +197,7 @@ def train(settings: config.Config, run: pathlib.Path, resume: bool, signals: Sig
     versions["maskrl"] = maskrl.__version__
     session = {
         "agent_steps": trainer.counters.agent_steps,
-        "learning_rate": settings.learning_rate,
+        **{name: getattr(settings, name) for name in MAY_DIFFER},
         "command": sys.argv,
         "versions": versions,
     }

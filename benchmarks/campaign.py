@@ -83,9 +83,17 @@ class Run:
         return [sys.executable, str(CHECKOUT / "train.py"), *flags, folder, str(self.folder)]
 
     def begin(self, core: int | None, nice: int) -> None:
-        """Starts its command, on one core or on all."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.folder.with_suffix(".log"), "a") as log:
+        """Starts its command, on one core or on all.
+
+        Raises:
+          UserError: the log beside its folder cannot be written.
+        """
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            log = open(self.folder.with_suffix(".log"), "a")  # noqa: SIM115
+        except OSError as error:
+            raise UserError(f"cannot write in {self.folder.parent}: {error.strerror}") from error
+        with log:
             self.process = subprocess.Popen(
                 self.command,
                 stdout=log,
@@ -237,20 +245,24 @@ def main(argv: list[str] | None = None) -> int:
         if args.status:
             report(runs)
             return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    reported = -args.every
-    try:
-        for _ in carry_on(runs, cores, args.nice):
-            if time.monotonic() - reported >= args.every:
-                reported = time.monotonic()
-                report(runs)
-            time.sleep(1)
-    except KeyboardInterrupt:
-        stop(runs)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` has it
+                signal.signal(number, signal.default_int_handler)
+        reported, interrupted = -args.every, False
+        try:
+            for _ in carry_on(runs, cores, args.nice):
+                if time.monotonic() - reported >= args.every:
+                    reported = time.monotonic()
+                    report(runs)
+                time.sleep(1)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # a second one would leave runs behind
+            stop(runs)
         report(runs)
-        return 130
-    report(runs)
-    return 1 if any(run.given_up for run in runs) else 0
+    return 130 if interrupted else int(any(run.given_up for run in runs))
 
 
 def report(runs: list[Run]) -> None:

@@ -65,14 +65,6 @@ def ship(runs: list[pathlib.Path], original: pathlib.Path | None) -> pathlib.Pat
     theirs = None
     if original is not None and info.mask == "both":
         theirs = tables.original_score(original, info.game, info.agent_steps)
-    results = {}
-    for name, how in plays.items():
-        print(f"{info.game}, {name}")
-        games = evaluation.play(agent, params, EPISODES, how, progress=True)
-        results[name] = evaluation.result(info, how, games) | {"precision": settings.precision}
-    checkpoint.save_agent(folder, params, info)
-    for name, result in results.items():
-        files.write(folder / RESULTS / f"{name}.json", json.dumps(result) + "\n")
     chosen = (
         "the run's newest checkpoint"
         if info.score is None
@@ -84,11 +76,19 @@ def ship(runs: list[pathlib.Path], original: pathlib.Path | None) -> pathlib.Pat
         "machine": machine()["processor"],
         "commit": _git("rev-parse", "--short", "HEAD") or "unknown",
         "before": origin_of(run),
-        "rates": rates_of(run),
+        "changes": changes_of(run),
         "chosen": chosen,
         "original": theirs,
         "runs": {run.name: score for run, score in scores.items()},
     }
+    results = {}
+    for name, how in plays.items():
+        print(f"{info.game}, {name}")
+        games = evaluation.play(agent, params, EPISODES, how, progress=True)
+        results[name] = evaluation.result(info, how, games) | {"precision": settings.precision}
+    checkpoint.save_agent(folder, params, info)
+    for name, result in results.items():
+        files.write(folder / RESULTS / f"{name}.json", json.dumps(result) + "\n")
     files.write(folder / curves.CARD, json.dumps(card, indent=2) + "\n")
     thin(rows, folder / curves.METRICS)
     return folder
@@ -100,22 +100,24 @@ def origin_of(run: pathlib.Path) -> str | None:
     if origin is None or not sessions:
         return origin
     # By its steps, for another may have followed under its name since.
-    steps = sessions[0]["agent_steps"]
+    steps = sessions[0].get("agent_steps")
+    if steps is None:  # an earlier version's
+        return origin
     folder, number = str(pathlib.Path(origin).absolute()), f'"agent_steps": {steps},'
     commits = _git("-C", folder, "log", "--format=%h", f"-S{number}", "--", checkpoint.AGENT)
     brought = f" (commit {commits.split()[-1]})" if commits else ""
     return f"{origin} of {steps:,} steps{brought}"
 
 
-def rates_of(run: pathlib.Path) -> list[tuple[int, float]]:
-    """The learning rates of a run's sessions, each with the agent steps where it began."""
-    found: list[tuple[int, float]] = []
+def changes_of(run: pathlib.Path) -> dict[str, list[tuple[int, Any]]]:
+    """What differed between a run's sessions: every value, with the steps where it began."""
+    found: dict[str, list[tuple[int, Any]]] = {}
     for session in _sessions(run):
-        if "learning_rate" not in session:  # an earlier version's
-            continue
-        if not found or found[-1][1] != session["learning_rate"]:
-            found.append((session["agent_steps"], session["learning_rate"]))
-    return found
+        for name in ("learning_rate", "precision"):
+            values = found.setdefault(name, [])
+            if name in session and (not values or values[-1][1] != session[name]):
+                values.append((session["agent_steps"], session[name]))
+    return {name: values for name, values in found.items() if len(values) > 1}
 
 
 def _sessions(run: pathlib.Path) -> list[dict[str, Any]]:
@@ -128,10 +130,15 @@ def log_of(run: pathlib.Path) -> list[dict[str, str]]:
     rows = files.read_rows(run / curves.METRICS, "agent_steps", "seconds")
     origin = curves.settings(run).origin
     joined = (run / curves.CARD).exists()  # an agent's log has been
-    if joined or not rows or origin is None or not (pathlib.Path(origin) / curves.METRICS).exists():
+    if joined or not rows or origin is None:
+        return rows
+    # A run, an agent, or what a run has saved: `best`, or one of `checkpoints`.
+    folders = [pathlib.Path(origin), *pathlib.Path(origin).absolute().parents[:2]]
+    logged = next((f for f in folders if (f / curves.METRICS).exists()), None)
+    if logged is None:
         return rows
     start = float(rows[0]["agent_steps"])
-    earlier = [row for row in log_of(pathlib.Path(origin)) if float(row["agent_steps"]) < start]
+    earlier = [row for row in log_of(logged) if float(row["agent_steps"]) < start]
     before = float(earlier[-1]["seconds"]) if earlier else 0.0
     return earlier + [row | {"seconds": str(before + float(row["seconds"]))} for row in rows]
 
@@ -150,7 +157,7 @@ def thin(rows: list[dict[str, str]], target: pathlib.Path) -> None:
         elif stretch > reached:
             kept.append(row)
             reached = stretch
-    with open(target, "w", newline="") as file:
+    with files.whole(target) as partial, open(partial, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[-1], extrasaction="ignore")  # an origin's may differ
         writer.writeheader()
         writer.writerows(kept)
@@ -176,12 +183,15 @@ def cards() -> str:
     for folder in folders:
         card = files.read_json(folder / curves.CARD)
         settings = curves.settings(folder)
-        (_, rate), *changes = card.get("rates") or [(0, settings.learning_rate)]
-        settings = dataclasses.replace(settings, learning_rate=rate)  # the config has the last
+        changes = card.get("changes", {})
+        first = {name: values[0][1] for name, values in changes.items()}
+        settings = dataclasses.replace(settings, **first)  # the config has the last
         command = " ".join(["python train.py", *_flags(settings)])
         before = f", which began with {card['before']}" if card.get("before") else ""
         changed = "".join(
-            f", learning rate {rate:g} from {steps:,} steps on" for steps, rate in changes
+            f", {name.replace('_', ' ')} {value} from {steps:,} steps on"
+            for name, (_, *later) in changes.items()
+            for steps, value in later
         )
         lines.append(
             f"- {folder.name}: `{command}`{before}{changed}; {card['chosen']}; runs: "

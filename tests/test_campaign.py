@@ -196,6 +196,17 @@ def test_status(tmp_path):
         assert part in status
 
 
+@pytest.fixture
+def signals():
+    """Those that the command takes for itself are given back."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
 def test_stopping_the_command(trainer, monkeypatch, capsys):
     """SIGTERM to the campaign: its runs save and end, and so does it."""
     path = listed(trainer, "--game Pong --steps 1000")
@@ -207,13 +218,24 @@ def test_stopping_the_command(trainer, monkeypatch, capsys):
         time.sleep(0.05)
 
     monkeypatch.setattr(campaign, "time", SimpleNamespace(**vars(time) | {"sleep": wait}))
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        assert campaign.main([str(path), "--runs", str(trainer / "runs"), "--jobs", "1"]) == 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    assert campaign.main([str(path), "--runs", str(trainer / "runs"), "--jobs", "1"]) == 130
     assert run.saved == 100
     assert "Pong-both-0" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_log_that_cannot_be_written(trainer, monkeypatch, capsys):
+    """One line; what goes on already is asked to end."""
+    path = listed(trainer, "--game Pong --steps 1000", "--game Pong --seed 1 --steps 1000")
+    runs = campaign.read(path, trainer / "runs")
+    (trainer / "runs" / "Pong-both-1.log").mkdir(parents=True)
+    monkeypatch.setattr(campaign, "read", lambda *_: runs)
+    with pytest.raises(SystemExit) as caught:
+        campaign.main([str(path), "--jobs", "2"])
+    assert caught.value.code == 2
+    assert f"cannot write in {trainer / 'runs'}: Is a directory" in capsys.readouterr().err
+    assert runs[0].process.poll() is not None
+    assert runs[1].process is None
 
 
 def test_an_agent_is_shipped(tmp_path, monkeypatch):
@@ -259,12 +281,15 @@ def test_an_agent_is_shipped(tmp_path, monkeypatch):
     assert ship.main(["--cards"]) == 0
     assert (tmp_path / "agents" / "README.md").read_text() == text
     # The config has the last session's rate, the command is the first's.
-    changed = card | {"rates": [[0, 1e-4], [1_000_000, 3e-5]]}
-    changed["config"] |= {"learning_rate": 3e-5}
+    changes = {"learning_rate": [[0, 1e-4], [1_000_000, 3e-5]]}
+    changes |= {"precision": [[0, "float32"], [500_000, "bfloat16"]]}
+    changed = card | {"changes": changes}
+    changed["config"] |= {"learning_rate": 3e-5, "precision": "bfloat16"}
     (folder / "card.json").write_text(json.dumps(changed))
     text = ship.cards()
-    assert "--learning-rate" not in text
-    assert "`, learning rate 3e-05 from 1,000,000 steps on; the best of" in text
+    assert not {"--learning-rate", "--precision"} & set(text.split())
+    said = "`, learning rate 3e-05 from 1,000,000 steps on, precision bfloat16 from 500,000 steps"
+    assert f"{said} on; the best of" in text
 
 
 def test_what_a_run_began_with(tmp_path):
@@ -286,6 +311,8 @@ def test_what_a_run_began_with(tmp_path):
     (tmp_path / "config.json").unlink()
     began = {"agent_steps": 1_000_012}
     assert run("gone", began, {"agent_steps": 2_000_000}) == "gone of 1,000,012 steps"
+    (tmp_path / "config.json").unlink()
+    assert run("gone", {"command": "an earlier version's"}) == "gone"
     (tmp_path / "config.json").unlink()
     git("init")
     commits = []
@@ -315,6 +342,10 @@ def test_a_log_goes_on_from_that_of_the_origin(tmp_path):
     last = folder("last", "first", [(50, 2, ""), (70, 3, 9)], "config")
     rows = [tuple(float(row[n] or "nan") for n in names[:2]) for row in ship.log_of(last)]
     assert rows == [(10, 5), (20, 10), (30, 11), (50, 13), (70, 14)]
+    for part in ("best", "checkpoints/20"):
+        (tmp_path / "agent" / part).mkdir(parents=True)
+        later = folder(f"after-{part[:4]}", f"agent/{part}", [(30, 1, "")], "config")
+        assert [row["agent_steps"] for row in ship.log_of(later)] == ["10", "20", "30"]
     (tmp_path / "first" / "metrics.csv").unlink()
     assert len(ship.log_of(last)) == 2
     (last / "metrics.csv").unlink()

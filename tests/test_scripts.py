@@ -126,6 +126,23 @@ def test_which_agent_of_a_run_is_taken(here, capsys):
     assert "newer one" not in out
 
 
+def test_evaluations_at_once(here, monkeypatch):
+    """Of two that chose the same name the later one takes another."""
+    steps = checkpoint.load_agent(here / RUN)[2].agent_steps
+    path = here / "results" / f"Breakout-both-normal-{steps}-seed5.json"
+    played = evaluation.Player.play
+
+    def meanwhile(*args, **kwargs):
+        path.write_text("of another")
+        return played(*args, **kwargs)
+
+    monkeypatch.setattr(evaluation.Player, "play", meanwhile)
+    argv = ["--seed", "5", "--episodes", "1", "--max-episode-steps", "3"]
+    assert evaluate.main(argv) == 0
+    assert path.read_text() == "of another"
+    assert json.loads(path.with_stem(f"{path.stem}-2").read_text())["seed"] == 5
+
+
 def test_output_and_agent_are_taken(here):
     """`--agent` takes a run's folder, `--output` any file, in a folder that is made."""
     argv = ["--agent", RUN, "--output", "a/b/c.json", "--episodes", "1", "--seed", "4", "--sample"]
@@ -137,7 +154,7 @@ def test_output_and_agent_are_taken(here):
     assert result["sample"] is True
 
 
-def test_resume(here):
+def test_resume(here, capsys):
     """The newest run without a name; a named one; some settings may be other ones."""
     assert train.main(["--resume", "--steps", "160"]) == 0
     assert checkpoint.load_agent(here / RUN)[2].agent_steps >= 160
@@ -154,7 +171,13 @@ def test_resume(here):
     assert now["config"] == saved["config"] | changed
     rates = [(s["agent_steps"], s["learning_rate"]) for s in now["sessions"]]
     assert [rates[0], rates[2]] == [(0, 1e-4), (ended, 3e-5)]
-    assert ship.rates_of(here / RUN) == [(0, 1e-4), (ended, 3e-5)]
+    changes = ship.changes_of(here / RUN)
+    assert changes["learning_rate"] == [(0, 1e-4), (ended, 3e-5)]
+    assert changes["precision"] == [(0, "float32"), (ended, "bfloat16")]
+    with pytest.raises(SystemExit):
+        train.main(["--resume", RUN, "--steps", "40"])
+    assert "200" in capsys.readouterr().err
+    assert json.loads((here / RUN / "config.json").read_text()) == now
 
 
 def test_interrupted_run_says_how_to_go_on(here, monkeypatch, capsys):
@@ -310,6 +333,9 @@ EVALUATE = [
     (["--episodes", "some"], "--episodes"),
     (["--max-episode-steps", "0"], "--max-episode-steps"),
     (["--seed", "-1"], "--seed"),
+    (["--seed", "9" * 20], "--seed must be from 0 to"),
+    (["--branch", "value"], "--mode normal knows no --branch"),
+    (["--mode", "table", "--max-episode-steps", "5"], "--mode table knows no --max-episode-steps"),
     (["--agent", "absent"], "neither a run nor an agent"),
     (["--agent", "empty"], "neither a run nor an agent"),
     (["--agent", "file"], "file"),

@@ -80,8 +80,8 @@ class Config:
     adam_eps: float = setting(1e-3, "added to the second moment's root, likewise", low=0, high=1.0)
     max_gradient_norm: float | None = setting(
         40.0,
-        "length to which longer gradients are cut. The paper's are never cut; AMSGrad then "
-        "remembers one early spike for ever, and shrinks every later step",
+        "length to which longer gradients are cut; 0: never, as the paper's; AMSGrad then remembers"
+        " one early spike for ever, and shrinks every later step",
         low=0,
         high=1e6,
     )

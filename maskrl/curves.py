@@ -27,7 +27,7 @@ import scipy.stats
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from maskrl import checkpoint, config, files
+from maskrl import checkpoint, config, files, metrics
 from maskrl.cli import Parser
 from maskrl.errors import UserError, exit_on_user_error
 from maskrl.tables import GAMES, PAPER_RANDOM
@@ -36,6 +36,7 @@ COLORS = ("#c0392b", "#2471a3", "#1e8449", "#9a7d0a", "#8e44ad", "#16a0a0", "#00
 GREY = "#7f8c8d"
 WINDOW = 15  # of the original's games in the running mean
 METRICS, CARD = "metrics.csv", "card.json"  # of a run; of an agent that comes with the project
+LIFE = "life_reward"  # clipped; a column of metrics
 LIVES, GREEDY = "original_training_lives.csv", "learning_curves.csv"
 # Settings in which repetitions of a run may differ: chance, length, what is reported and saved.
 BESIDE = ("seed", "steps", "eval_every", "eval_episodes", "eval_episode_steps", "save_every")
@@ -56,7 +57,7 @@ def by_game(folders: Iterable[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
     found: dict[str, list[pathlib.Path]] = {}
     for folder in folders:
         with contextlib.suppress(UserError):
-            if len(files.read_columns(folder / METRICS, "agent_steps", "life_reward")[0]):
+            if len(files.read_columns(folder / METRICS, "agent_steps", LIFE)[0]):
                 found.setdefault(settings(folder).game, []).append(folder)
     return found
 
@@ -70,7 +71,7 @@ def draw(runs: list[pathlib.Path], original: pathlib.Path | None) -> Figure:
     )
     end = 0.0
     for run, s, color in zip(runs, trained, itertools.cycle(COLORS), strict=False):
-        steps, hours, rewards = _curve(run, "life_reward")
+        steps, hours, rewards = _curve(run, LIFE)
         if not len(steps):
             raise UserError(f"{run} has ended no life yet: train longer")
         end = max(end, steps[-1])
@@ -111,9 +112,8 @@ def thresholds(runs: list[pathlib.Path], level: float, original: pathlib.Path | 
     lines = [f"{'run':32}{'seed':>6}{'steps':>12}{'hours':>8}"]
     when: dict[pathlib.Path, float | None] = {}
     for run, s in zip(runs, trained, strict=True):
-        columns = ("agent_steps", "seconds", "life_reward")
-        steps, seconds, rewards = files.read_columns(run / METRICS, *columns)
-        first = _first(rewards, level)
+        steps, seconds, _ = files.read_columns(run / METRICS, "agent_steps", "seconds", LIFE)
+        first = _first(_of_many_lives(run), level)
         when[run] = None if first is None else float(steps[first])
         end = f"not by {steps[-1]:,.0f}" if len(steps) else "no steps"
         there = None if first is None else f"{steps[first]:12,.0f}{seconds[first] / 3600:8.2f}"
@@ -148,8 +148,8 @@ def draw_approach(runs: list[pathlib.Path], level: float, original: pathlib.Path
     end = 0.0
     for repeated, color in zip(_repetitions(runs, trained), itertools.cycle(COLORS), strict=False):
         for n, run in enumerate(repeated):
-            steps, _, rewards = _curve(run, "life_reward")
-            first = _first(rewards, level)
+            steps, _, rewards = _curve(run, LIFE)
+            first = _first(_of_many_lives(run), level)
             stop = len(steps) if first is None else first + 1
             label = None if n else _label(repeated)
             axes.plot(steps[:stop], rewards[:stop], color=color, linewidth=1.2, label=label)
@@ -174,6 +174,13 @@ def _first(rewards: np.ndarray, level: float) -> int | None:
     """Where they first come to the level."""
     there = np.flatnonzero(rewards >= level)
     return int(there[0]) if len(there) else None
+
+
+def _of_many_lives(run: pathlib.Path) -> np.ndarray:
+    """The run's `LIFE`, row by row; -inf where fewer lives have ended than it is the mean of."""
+    columns = ("agent_steps", LIFE, "life_steps")
+    steps, rewards, length = files.read_columns(run / METRICS, *columns)
+    return np.where(steps - steps[:1] >= metrics.LIVES * length, rewards, -np.inf)
 
 
 def _repetitions(

@@ -70,7 +70,7 @@ def make_optimiser(config: Config) -> optax.GradientTransformation:
     """
     b, longest = config.actors_per_update, config.max_gradient_norm
     return optax.chain(
-        optax.identity() if longest is None else optax.clip_by_global_norm(longest),
+        optax.clip_by_global_norm(longest) if longest else optax.identity(),
         amsgrad(
             config.learning_rate * math.sqrt(b),
             config.adam_eps / math.sqrt(b),

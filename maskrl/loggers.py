@@ -101,9 +101,9 @@ class Logger:
             # Not tensorboardX's `SummaryWriter`: its queue blocks for ever once its thread has
             # failed.
             self._events = EventsWriter(str(folder / "events"))
-            if kept:
-                start_of_session = SessionLog(status=SessionLog.START)
-                self._events.write_event(Event(step=start, session_log=start_of_session))
+            # What a session before logged from here on, TensorBoard forgets.
+            start_of_session = SessionLog(status=SessionLog.START)
+            self._events.write_event(Event(step=start, session_log=start_of_session))
             described = text("settings", textwrap.indent(settings, "    "))
             self._events.write_event(Event(step=start, summary=described))
         except OSError as error:

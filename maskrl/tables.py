@@ -229,7 +229,9 @@ def lines(
                 and needed <= trial.results.keys()
             ]
             # Agents of one run are one trial: the one that was trained longest.
-            newest = {trial.source: trial for trial in sorted(able, key=lambda t: t.agent_steps)}
+            # (", from NAME" is where a run began, with the agent that it was before.)
+            by_steps = sorted(able, key=lambda trial: trial.agent_steps)
+            newest = {trial.source.partition(", from ")[0]: trial for trial in by_steps}
             able = list(newest.values())
             line = Line(
                 table=table, row=row, game=game, paper=theirs if limit == EPISODE_STEPS else NONE

@@ -13,8 +13,8 @@ def write_run(folder, scores, **changes):
     """A run whose lives' rewards these are, and its greedy games ten times as good."""
     folder.mkdir()
     config.write(tiny_config(**changes), folder / "config.json", {})
-    rows = [f"{1000 * n},{3600 * n},{score},{10 * score}" for n, score in enumerate(scores)]
-    head = "agent_steps,seconds,life_reward,eval_score_mean"
+    rows = [f"{1000 * n},{3600 * n},{score},2,{10 * score}" for n, score in enumerate(scores)]
+    head = "agent_steps,seconds,life_reward,life_steps,eval_score_mean"
     (folder / "metrics.csv").write_text("\n".join([head, *rows]) + "\n")
     return folder
 

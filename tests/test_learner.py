@@ -175,6 +175,17 @@ def test_long_gradients_are_cut():
     assert np.linalg.norm(flat(state.params) - ends[1]) > 0.01 * way
 
 
+@pytest.mark.parametrize("longest", [None, 0])
+def test_gradients_are_never_cut(longest):
+    """By the paper's preset, and by 0."""
+    optimiser = learner.make_optimiser(tiny_config(max_gradient_norm=longest))
+    gradients = {"w": np.full(4, 1e6, np.float32)}
+    updates, _ = optimiser.update(gradients, optimiser.init(gradients), gradients)
+    cut = learner.make_optimiser(tiny_config(max_gradient_norm=1e-4))
+    shorter, _ = cut.update(gradients, cut.init(gradients), gradients)
+    assert np.abs(updates["w"]).min() > 2 * np.abs(shorter["w"]).max() > 0
+
+
 def test_nothing_is_donated(update):
     """Snapshots alias the shared parameters: both must outlive an update."""
     params = params_of(0)

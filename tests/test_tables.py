@@ -110,6 +110,15 @@ def test_the_best_trial_counts():
     assert line(results, 3, "Mask A3C", "MsPacman").ours == NONE  # no inverse result
 
 
+def test_an_agent_that_goes_on_from_its_run_is_no_second_trial():
+    results = [
+        result("normal", 100.0, source="maskrl, run a", agent_steps=1),
+        result("normal", 90.0, source="maskrl, run a, from Breakout-both", agent_steps=2),
+    ]
+    best = line(results, 1, "Mask A3C")
+    assert (best.trials, best.agent_steps, best.ours[1]) == (1, 2, 90)
+
+
 def test_normal_and_inverse_are_of_one_agent():
     """The best agent has no inverted games: Tables 2 and 3 take the best of those that have."""
     results = [

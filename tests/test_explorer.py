@@ -345,6 +345,29 @@ def test_brush_shows_means(show):
     assert page.state("brush") is None
 
 
+def test_a_brush_ends_with_the_play(show, browser):
+    """A shorter play has its own part of it; one that ended before has none."""
+    games = made_up(200), made_up(60, value=np.linspace(-1, 1, 60, dtype=np.float32))
+    page = show(*games, address="#step=5&brush=50,100&show=policy", step=5)
+    captions = [caption.text for caption in page.all("figcaption b") if caption.is_displayed()]
+    assert captions == ["policy mask, mean of 50–100", "policy mask, mean of 50–59"]
+    chosen = [words.text for words in page.all(".facts .chosen")]
+    assert chosen == ["mean of 50–100", "mean of 50–59"]
+    layer = layers(games[1], beside=games)["policy"]
+    mean = layer.mask[50:60].mean(axis=0)
+    want = overlay(games[1].frames[5], [Drawn(mean, layer.scale)], games[1].view)
+    np.testing.assert_allclose(page.pixels("policy", 1).astype(int), want, atol=2)
+    value = f"{games[1].value[50:60].mean():.2f}"
+    assert value in page.all(".facts .value")[1].text
+
+    page = Page(browser, page.path, "#step=5&brush=70,100&show=policy", 5)
+    captions = [caption.text for caption in page.all("figcaption b") if caption.is_displayed()]
+    assert captions == ["policy mask, mean of 70–100", "policy mask, ended before 70"]
+    assert page.all(".facts .chosen")[1].text == "ended before 70"
+    assert page.all(".facts .value")[1].text == "value"  # of no steps
+    np.testing.assert_array_equal(page.pixels("policy", 1), games[1].frames[5])
+
+
 def test_a_cell_has_its_course_and_its_highest_moments(show):
     game = what_ifs(400)
     page = show(game)

@@ -504,6 +504,45 @@ def test_what_would_be_without_the_mask(show):
     assert len(page.all(".facts tbody tr")) == 5
 
 
+def rows(page) -> dict[str, list[str]]:
+    """The table of the facts: its numbers by the row's name, and what stands above the numbers."""
+    found = {}
+    for row in page.all(".facts tr"):
+        name, *cells = row.find_elements("css selector", "th, td")
+        found[name.text] = [cell.text.replace("\N{MINUS SIGN}", "-") for cell in cells]
+    return found
+
+
+@pytest.mark.parametrize("branch", ["policy", "value", "both"])
+def test_the_agents_own_mask_in_inverted_play(show, branch):
+    """A branch that was not inverted was played with it."""
+    game = what_ifs(60, mode="inverse", branch=branch)
+    page = show(game, step=0)
+    page.scrub(33)
+    table = rows(page)
+    assert table[""] == ["played", "no mask", "M"]
+    inverted = np.exp(game.inverted_logits[33]) / np.exp(game.inverted_logits[33]).sum()
+    own = game.probabilities[33] if branch == "value" else inverted
+    index = int(own.argmax())
+    assert table[game.action_names[index]][2] == f"{own[index]:.2f}"
+    value = game.value[33] if branch == "policy" else game.inverted_value[33]
+    assert float(table["value"][2]) == pytest.approx(value, abs=0.006)
+
+
+def test_what_would_be_without_the_values_mask_alone(show):
+    made = what_ifs(60, mask="value")
+    game = dataclasses.replace(made, unmasked_logits=None, inverted_logits=None, cell_logits=None)
+    page = show(game)
+    page.scrub(33)
+    table = rows(page)
+    assert table[""] == ["played", "no mask", "1 - M"]
+    action = game.action_names[game.probabilities[33].argmax()]
+    assert table[action] == [f"{game.probabilities[33].max():.2f}", "", ""]
+    values = [game.value[33], game.unmasked_value[33], game.inverted_value[33]]
+    assert [float(cell) for cell in table["value"]] == pytest.approx(values, abs=0.006)
+    assert page.find(".facts .hangs").text == ""
+
+
 def test_an_old_recording_has_no_what_ifs(show):
     page = show(made_up(60))
     assert "no mask" not in page.find(".facts").text

@@ -665,6 +665,20 @@ def test_moments_are_listed_filtered_and_sorted(show):
     assert page.run(small) > 0
 
 
+def test_a_note_beyond_a_shorter_play_has_its_last_frame(show):
+    """And the small pictures after it are drawn, too."""
+    games = made_up(40), made_up(90)
+    address = '#notes=[{"step":80,"text":"late"}]'
+    page = show(*games, address=address)
+    time.sleep(2)
+    blank = (
+        "return [...document.querySelectorAll('#moments-list .thumb')].filter((thumb) =>"
+        " !thumb.getContext('2d').getImageData(9, 9, 1, 1).data[3]).length"
+    )
+    assert "step 80" in page.find("#moments-list").text
+    assert page.run(blank) == 0
+
+
 def test_a_moment_brings_its_pictures_on_the_screen(show):
     page = show(made_up(400))
     size = {"width": 375, "height": 800, "deviceScaleFactor": 2, "mobile": True}

@@ -772,6 +772,22 @@ def test_the_address_opens_a_moment_with_its_notes(show, browser):
     assert broken.find("#failure").get_attribute("hidden") is not None
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("brush=7", "brush=9,5", "brush=-5,7", "brush=1.5,7", "brush=x,y"),
+        *("window=7", "window=5,5", "window=100,50", "window=-50,100", "window=1,2,3"),
+        *("plays=-1", "plays=0.5", "plays=", 'notes=[{"step":-5,"text":"x"}]'),
+    ],
+)
+def test_an_address_that_nobody_wrote_opens_the_page(show, words):
+    page = show(made_up(200), address=f"#step=5&{words}", step=5)
+    assert page.find("#failure").get_attribute("hidden") is not None
+    name = words.split("=")[0]
+    assert page.state(name) == ("0" if name == "plays" else None)
+    page.scrub(7)
+
+
 def test_saving_the_view(show, browser, tmp_path):
     page = show(made_up(300, agent="A <& B"))
     page.scrub(100)

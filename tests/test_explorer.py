@@ -22,6 +22,7 @@ from maskrl.explain import quantities, sights
 from maskrl.explain.explorer import CHUNK, write_explorer
 from maskrl.explain.frames import choose
 from maskrl.explain.overlay import STYLES, Drawn, cover, layers, overlay
+from maskrl.recording import Film
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 import websocket  # noqa: E402, selenium's own
@@ -828,6 +829,19 @@ def test_more_colours_than_a_byte_numbers(show):
     page = show(made_up(5, frames=frames))
     page.scrub(4)
     np.testing.assert_array_equal(page.pixels("game"), frames[4])
+
+
+def test_a_film_of_more_colours_than_a_byte_numbers(show):
+    colours = np.array([(n % 256, n // 256, 7) for n in range(300)], np.uint8)
+    number = np.arange(210 * 160).reshape(210, 160) % 210
+    frames = [colours[number + start] for start in (0, 45, 90)]
+    film = Film(3)
+    for frame in frames:
+        film.add(frame.transpose(2, 0, 1))
+    page = show(made_up(3, frames=film.frames()))
+    for step, frame in enumerate(frames):
+        page.scrub(step)
+        np.testing.assert_array_equal(page.pixels("game"), frame)
 
 
 def test_phone_and_theme(show):

@@ -275,21 +275,22 @@ def _packed(frames: np.ndarray) -> np.ndarray:
 def _palette(frames: np.ndarray | Frames) -> np.ndarray | None:
     """The frames' colours, uint32 [P]; None if a byte cannot number them."""
     if isinstance(frames, Frames):
-        return _packed(frames.palette)
-    found = np.zeros(1 << 24, bool)  # by colour: quicker than sorting every pixel
-    for start in range(0, len(frames), CHUNK):
-        found[_packed(frames[start : start + CHUNK])] = True
-    palette = np.flatnonzero(found).astype("<u4")
+        palette = _packed(frames.palette)
+    else:
+        found = np.zeros(1 << 24, bool)  # by colour: quicker than sorting every pixel
+        for start in range(0, len(frames), CHUNK):
+            found[_packed(frames[start : start + CHUNK])] = True
+        palette = np.flatnonzero(found).astype("<u4")
     return palette if len(palette) <= 256 else None
 
 
 def _pixels(frames: np.ndarray | Frames, palette: np.ndarray | None) -> Iterator[np.ndarray]:
     """Frames by the chunk, [CHUNK, 210, 160]: rows of the palette, or colours if there is none."""
     parts = [slice(start, start + CHUNK) for start in range(0, len(frames), CHUNK)]
-    if isinstance(frames, Frames):
-        yield from (frames.pixels[part].copy() for part in parts)
-    elif palette is None:
+    if palette is None:
         yield from (_packed(frames[part]) for part in parts)
+    elif isinstance(frames, Frames):
+        yield from (frames.pixels[part].astype(np.uint8) for part in parts)
     else:
         index = np.zeros(1 << 24, np.uint8)
         index[palette] = np.arange(len(palette))

@@ -350,10 +350,10 @@ def test_a_brush_ends_with_the_play(show, browser):
     """A shorter play has its own part of it; one that ended before has none."""
     games = made_up(200), made_up(60, value=np.linspace(-1, 1, 60, dtype=np.float32))
     page = show(*games, address="#step=5&brush=50,100&show=policy", step=5)
+    means = ["mean of 50\N{EN DASH}100", "mean of 50\N{EN DASH}59"]
     captions = [caption.text for caption in page.all("figcaption b") if caption.is_displayed()]
-    assert captions == ["policy mask, mean of 50–100", "policy mask, mean of 50–59"]
-    chosen = [words.text for words in page.all(".facts .chosen")]
-    assert chosen == ["mean of 50–100", "mean of 50–59"]
+    assert captions == [f"policy mask, {mean}" for mean in means]
+    assert [words.text for words in page.all(".facts .chosen")] == means
     layer = layers(games[1], beside=games)["policy"]
     mean = layer.mask[50:60].mean(axis=0)
     want = overlay(games[1].frames[5], [Drawn(mean, layer.scale)], games[1].view)
@@ -363,7 +363,7 @@ def test_a_brush_ends_with_the_play(show, browser):
 
     page = Page(browser, page.path, "#step=5&brush=70,100&show=policy", 5)
     captions = [caption.text for caption in page.all("figcaption b") if caption.is_displayed()]
-    assert captions == ["policy mask, mean of 70–100", "policy mask, ended before 70"]
+    assert captions == ["policy mask, mean of 70\N{EN DASH}100", "policy mask, ended before 70"]
     assert page.all(".facts .chosen")[1].text == "ended before 70"
     assert page.all(".facts .value")[1].text == "value"  # of no steps
     np.testing.assert_array_equal(page.pixels("policy", 1), games[1].frames[5])
@@ -928,6 +928,36 @@ def test_every_control_has_a_name(show):
 def test_text_of_a_recording_is_no_markup(show):
     page = show(made_up(agent="</title><script>alert(1)</script>"))
     assert "</title><script>" in page.find("h1").text
+
+
+def test_titles_tell_plays_apart(show):
+    """The page's title says what all its recordings share; their names say how they differ."""
+    game = made_up(30)
+    title = "SpaceInvaders · Mask A3C (policy and value mask) · made up"
+    for games, heading, names in (
+        ([dataclasses.replace(game, mode="inverse")], title, ["policy mask inverted"]),
+        (
+            [game, dataclasses.replace(game, mode="inverse")],
+            title,
+            ["normal play", "policy mask inverted"],
+        ),
+        (
+            [game, made_up(30, "none", agent="another")],
+            "SpaceInvaders",
+            [
+                "normal play · Mask A3C (policy and value mask) · made up",
+                "normal play · A3C (no mask) · another",
+            ],
+        ),
+        (
+            [game, dataclasses.replace(game, agent="another")],
+            "SpaceInvaders · Mask A3C (policy and value mask)",
+            ["normal play · made up", "normal play · another"],
+        ),
+    ):
+        page = show(*games)
+        assert page.browser.title == page.find("h1").text == heading
+        assert [name.text for name in page.all(".facts h3")] == names
 
 
 def test_refuses(tmp_path):

@@ -371,6 +371,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 setTheme(dark.matches);
 dark.addEventListener("change", () => setTheme(dark.matches));
 try {
+  document.title = element("title").textContent = header.title;
   state.scale = header.contrast ? "contrast" : "absolute";
   state.plays = header.opens;
   fewerCurves();

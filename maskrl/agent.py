@@ -61,6 +61,11 @@ class Agent:
     network: Network
     crop: preprocess.Crop
 
+    @property
+    def one_game(self) -> bool:
+        """Whether an actor of it can play no second game."""
+        return False
+
     @functools.partial(jax.jit, static_argnums=0)
     def init_params(self, key: chex.PRNGKey) -> Params:
         """Fresh parameters."""

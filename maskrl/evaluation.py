@@ -98,11 +98,14 @@ class Player:
     for its games.
 
     Raises:
-      UserError: the agent does not fit the game, or has no mask to do `how` to.
+      UserError: the agent does not fit the game, has no mask to do `how` to, or is of one game an
+        environment and these are more.
     """
 
     def __init__(self, agent: Agent, episodes: int, how: How = How()):
         check_actions(agent.spec)
+        if agent.one_game and episodes > MAX_ENVIRONMENTS:
+            raise UserError(f"{episodes} games: with this control at most {MAX_ENVIRONMENTS} games")
         self._agent, self._how, self._episodes = agent, how, episodes
         count = min(episodes, MAX_ENVIRONMENTS)
         self._share = np.full(count, episodes // count) + (np.arange(count) < episodes % count)

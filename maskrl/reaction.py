@@ -102,6 +102,8 @@ def edit_screen(
     source: int,
     box: tuple[int, int, int, int],
     to: tuple[int, int],
+    *,
+    name: str,
 ) -> Reaction:
     """Pastes a patch of frame `source` into frame `index` of a game.
 
@@ -109,6 +111,7 @@ def edit_screen(
       index, source: frames of the recording.
       box: (top, left, bottom, right) of the patch in frame `source`, in the screen's pixels.
       to: (top, left) of where it goes in frame `index`.
+      name: of the agent, for the title; the game may be another's.
 
     Raises:
       UserError: a frame or a pixel that is not there.
@@ -128,7 +131,7 @@ def edit_screen(
     state = replay(agent, params, itertools.islice(game.frames, index), game.life_start[:index])
     look = functools.partial(_look, agent, params, state, bool(game.life_start[index]))
     return Reaction(
-        title=f"{game.game} · {game.agent} · frame {index}, with a patch of frame {source}",
+        title=f"{game.game} · {name} · frame {index}, with a patch of frame {source}",
         action_names=game.action_names,
         view=game.view,
         before=look(game.frames[index]),
@@ -155,9 +158,11 @@ def edit_memory(
       to: the new value, 0 to 255.
 
     Raises:
-      UserError: ale-py is missing, no such byte, the game ended before `step`, or no pixel changed
-        (objects that flicker are not drawn at every step).
+      UserError: ale-py is missing, no such step or byte, the game ended before `step`, or no pixel
+        changed (objects that flicker are not drawn at every step).
     """
+    if step < 0:
+        raise UserError(f"step {step}: from 0 on")
     game = agent.spec.game
     known = MEMORY.get(game, {})
     address = known[byte][0] if byte in known else byte
@@ -327,7 +332,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser("maskrl.reaction", __doc__)
     commands = parser.add_subparsers(required=True, dest="way", metavar="{screen,memory}")
     screen = commands.add_parser("screen", help="paste a patch of another frame")
-    screen.add_argument("recording", type=pathlib.Path, help="of the same agent, .npz")
+    screen.add_argument("recording", type=pathlib.Path, help="of the same game, .npz")
     screen.add_argument("--frame", type=int, required=True, help="to paste into")
     screen.add_argument("--source", type=int, required=True, help="frame to take the patch from")
     screen.add_argument(
@@ -349,7 +354,9 @@ def main(argv: list[str] | None = None) -> int:
             if game.game != info.game:
                 raise UserError(f"{args.recording} is {game.game}, the agent plays {info.game}")
             to = args.to or args.box[:2]
-            reaction = edit_screen(agent, params, game, args.frame, args.source, args.box, to)
+            reaction = edit_screen(
+                agent, params, game, args.frame, args.source, args.box, to, name=info.source
+            )
         else:
             byte = int(args.byte) if args.byte.isdigit() else args.byte
             reaction = edit_memory(agent, params, args.step, byte, args.value)

@@ -28,10 +28,11 @@ MAX_BYTES = 2**33  # of the arrays that are read: a game of 80,000 frames
 class Frames:
     """Frames of few colours, a byte for every pixel: the console has 128 colours.
 
+    Two bytes of more than 256: what is shown is the maximum of two of the console's screens.
     Indexed, they are the array uint8 [T, 210, 160, 3], RGB, that they stand for.
     """
 
-    pixels: np.ndarray  # uint8 [T, 210, 160], rows of the palette
+    pixels: np.ndarray  # uint8 or uint16 [T, 210, 160], rows of the palette
     palette: np.ndarray  # uint8 [P, 3], RGB
 
     def __len__(self) -> int:
@@ -69,6 +70,10 @@ class Film:
                 self._palette.append(new)
                 self._number[new] = len(self._palette)
             number = self._number[colour]
+        if len(self._palette) > 256 and self._pixels.dtype == np.uint8:
+            wider = np.empty(self._pixels.shape, np.uint16)
+            wider[: self._length] = self._pixels[: self._length]
+            self._pixels = wider
         if self._length == len(self._pixels):
             self._pixels = np.concatenate([self._pixels, np.empty_like(self._pixels[:1000])])
         self._pixels[self._length] = number - 1
@@ -229,7 +234,8 @@ def read(path: str | pathlib.Path) -> Recording:
 def _frames(pixels: np.ndarray, palette: np.ndarray, path: pathlib.Path) -> Frames:
     """Raises UserError unless every pixel has a colour."""
     colours = palette.ndim == 2 and palette.shape[1] == 3 and palette.dtype == np.uint8
-    if not colours or pixels.dtype != np.uint8 or pixels.max(initial=0) >= len(palette):
+    numbers = pixels.dtype in (np.uint8, np.uint16)
+    if not colours or not numbers or pixels.max(initial=0) >= len(palette):
         raise UserError(f"{path}: its pixels are not of its palette")
     return Frames(pixels, palette)
 

@@ -22,6 +22,7 @@ from maskrl.explain import quantities, sights
 from maskrl.explain.explorer import CHUNK, write_explorer
 from maskrl.explain.frames import choose
 from maskrl.explain.overlay import STYLES, Drawn, cover, layers, overlay
+from maskrl.recording import Film
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 import websocket  # noqa: E402, selenium's own
@@ -345,6 +346,29 @@ def test_brush_shows_means(show):
     assert page.state("brush") is None
 
 
+def test_a_brush_ends_with_the_play(show, browser):
+    """A shorter play has its own part of it; one that ended before has none."""
+    games = made_up(200), made_up(60, value=np.linspace(-1, 1, 60, dtype=np.float32))
+    page = show(*games, address="#step=5&brush=50,100&show=policy", step=5)
+    means = ["mean of 50\N{EN DASH}100", "mean of 50\N{EN DASH}59"]
+    captions = [caption.text for caption in page.all("figcaption b") if caption.is_displayed()]
+    assert captions == [f"policy mask, {mean}" for mean in means]
+    assert [words.text for words in page.all(".facts .chosen")] == means
+    layer = layers(games[1], beside=games)["policy"]
+    mean = layer.mask[50:60].mean(axis=0)
+    want = overlay(games[1].frames[5], [Drawn(mean, layer.scale)], games[1].view)
+    np.testing.assert_allclose(page.pixels("policy", 1).astype(int), want, atol=2)
+    value = f"{games[1].value[50:60].mean():.2f}"
+    assert value in page.all(".facts .value")[1].text
+
+    page = Page(browser, page.path, "#step=5&brush=70,100&show=policy", 5)
+    captions = [caption.text for caption in page.all("figcaption b") if caption.is_displayed()]
+    assert captions == ["policy mask, mean of 70\N{EN DASH}100", "policy mask, ended before 70"]
+    assert page.all(".facts .chosen")[1].text == "ended before 70"
+    assert page.all(".facts .value")[1].text == "value"  # of no steps
+    np.testing.assert_array_equal(page.pixels("policy", 1), games[1].frames[5])
+
+
 def test_a_cell_has_its_course_and_its_highest_moments(show):
     game = what_ifs(400)
     page = show(game)
@@ -481,6 +505,45 @@ def test_what_would_be_without_the_mask(show):
     assert len(page.all(".facts tbody tr")) == 5
 
 
+def rows(page) -> dict[str, list[str]]:
+    """The table of the facts: its numbers by the row's name, and what stands above the numbers."""
+    found = {}
+    for row in page.all(".facts tr"):
+        name, *cells = row.find_elements("css selector", "th, td")
+        found[name.text] = [cell.text.replace("\N{MINUS SIGN}", "-") for cell in cells]
+    return found
+
+
+@pytest.mark.parametrize("branch", ["policy", "value", "both"])
+def test_the_agents_own_mask_in_inverted_play(show, branch):
+    """A branch that was not inverted was played with it."""
+    game = what_ifs(60, mode="inverse", branch=branch)
+    page = show(game, step=0)
+    page.scrub(33)
+    table = rows(page)
+    assert table[""] == ["played", "no mask", "M"]
+    inverted = np.exp(game.inverted_logits[33]) / np.exp(game.inverted_logits[33]).sum()
+    own = game.probabilities[33] if branch == "value" else inverted
+    index = int(own.argmax())
+    assert table[game.action_names[index]][2] == f"{own[index]:.2f}"
+    value = game.value[33] if branch == "policy" else game.inverted_value[33]
+    assert float(table["value"][2]) == pytest.approx(value, abs=0.006)
+
+
+def test_what_would_be_without_the_values_mask_alone(show):
+    made = what_ifs(60, mask="value")
+    game = dataclasses.replace(made, unmasked_logits=None, inverted_logits=None, cell_logits=None)
+    page = show(game)
+    page.scrub(33)
+    table = rows(page)
+    assert table[""] == ["played", "no mask", "1 - M"]
+    action = game.action_names[game.probabilities[33].argmax()]
+    assert table[action] == [f"{game.probabilities[33].max():.2f}", "", ""]
+    values = [game.value[33], game.unmasked_value[33], game.inverted_value[33]]
+    assert [float(cell) for cell in table["value"]] == pytest.approx(values, abs=0.006)
+    assert page.find(".facts .hangs").text == ""
+
+
 def test_an_old_recording_has_no_what_ifs(show):
     page = show(made_up(60))
     assert "no mask" not in page.find(".facts").text
@@ -603,6 +666,20 @@ def test_moments_are_listed_filtered_and_sorted(show):
     assert page.run(small) > 0
 
 
+def test_a_note_beyond_a_shorter_play_has_its_last_frame(show):
+    """And the small pictures after it are drawn, too."""
+    games = made_up(40), made_up(90)
+    address = '#notes=[{"step":80,"text":"late"}]'
+    page = show(*games, address=address)
+    time.sleep(2)
+    blank = (
+        "return [...document.querySelectorAll('#moments-list .thumb')].filter((thumb) =>"
+        " !thumb.getContext('2d').getImageData(9, 9, 1, 1).data[3]).length"
+    )
+    assert "step 80" in page.find("#moments-list").text
+    assert page.run(blank) == 0
+
+
 def test_a_moment_brings_its_pictures_on_the_screen(show):
     page = show(made_up(400))
     size = {"width": 375, "height": 800, "deviceScaleFactor": 2, "mobile": True}
@@ -696,6 +773,22 @@ def test_the_address_opens_a_moment_with_its_notes(show, browser):
     assert broken.find("#failure").get_attribute("hidden") is not None
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("brush=7", "brush=9,5", "brush=-5,7", "brush=1.5,7", "brush=x,y"),
+        *("window=7", "window=5,5", "window=100,50", "window=-50,100", "window=1,2,3"),
+        *("plays=-1", "plays=0.5", "plays=", 'notes=[{"step":-5,"text":"x"}]'),
+    ],
+)
+def test_an_address_that_nobody_wrote_opens_the_page(show, words):
+    page = show(made_up(200), address=f"#step=5&{words}", step=5)
+    assert page.find("#failure").get_attribute("hidden") is not None
+    name = words.split("=")[0]
+    assert page.state(name) == ("0" if name == "plays" else None)
+    page.scrub(7)
+
+
 def test_saving_the_view(show, browser, tmp_path):
     page = show(made_up(300, agent="A <& B"))
     page.scrub(100)
@@ -736,6 +829,19 @@ def test_more_colours_than_a_byte_numbers(show):
     page = show(made_up(5, frames=frames))
     page.scrub(4)
     np.testing.assert_array_equal(page.pixels("game"), frames[4])
+
+
+def test_a_film_of_more_colours_than_a_byte_numbers(show):
+    colours = np.array([(n % 256, n // 256, 7) for n in range(300)], np.uint8)
+    number = np.arange(210 * 160).reshape(210, 160) % 210
+    frames = [colours[number + start] for start in (0, 45, 90)]
+    film = Film(3)
+    for frame in frames:
+        film.add(frame.transpose(2, 0, 1))
+    page = show(made_up(3, frames=film.frames()))
+    for step, frame in enumerate(frames):
+        page.scrub(step)
+        np.testing.assert_array_equal(page.pixels("game"), frame)
 
 
 def test_phone_and_theme(show):
@@ -822,6 +928,36 @@ def test_every_control_has_a_name(show):
 def test_text_of_a_recording_is_no_markup(show):
     page = show(made_up(agent="</title><script>alert(1)</script>"))
     assert "</title><script>" in page.find("h1").text
+
+
+def test_titles_tell_plays_apart(show):
+    """The page's title says what all its recordings share; their names say how they differ."""
+    game = made_up(30)
+    title = "SpaceInvaders · Mask A3C (policy and value mask) · made up"
+    for games, heading, names in (
+        ([dataclasses.replace(game, mode="inverse")], title, ["policy mask inverted"]),
+        (
+            [game, dataclasses.replace(game, mode="inverse")],
+            title,
+            ["normal play", "policy mask inverted"],
+        ),
+        (
+            [game, made_up(30, "none", agent="another")],
+            "SpaceInvaders",
+            [
+                "normal play · Mask A3C (policy and value mask) · made up",
+                "normal play · A3C (no mask) · another",
+            ],
+        ),
+        (
+            [game, dataclasses.replace(game, agent="another")],
+            "SpaceInvaders · Mask A3C (policy and value mask)",
+            ["normal play · made up", "normal play · another"],
+        ),
+    ):
+        page = show(*games)
+        assert page.browser.title == page.find("h1").text == heading
+        assert [name.text for name in page.all(".facts h3")] == names
 
 
 def test_refuses(tmp_path):

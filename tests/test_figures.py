@@ -226,6 +226,36 @@ def test_command_draws_a_gallery_from_recordings(tmp_path, capsys):
     assert "--width 1: from 2.5 to 40 inches" in capsys.readouterr().err
 
 
+def test_a_gallery_holds_all_its_frames(tmp_path):
+    """On the page and in their row, whatever their number; or it is refused."""
+    game = made_up(80)
+    layer = layers(game)["policy"]
+
+    def right_end(count, layout):
+        row = figures.gallery_row(game, layer, parse(f"0-{count - 1}", game))
+        figure = figures.gallery([row] * 2, "policy", layout)
+        frames = [a for a in figure.axes if a.images[0].get_array().shape[0] == 210]
+        assert len(frames) == 2 * count
+        return max(a.get_position().x1 for a in frames)
+
+    for count, width in ((10, None), (60, None), (10, 7.0), (27, 7.0), (28, 7.3)):
+        assert right_end(count, figures.Layout(width)) < 1
+    with pytest.raises(UserError, match=r"28 frames in a row need a page of 7\.3 inches"):
+        right_end(28, figures.Layout(7.0))
+
+
+def test_a_gallery_of_one_game_is_refused(tmp_path, capsys):
+    write(made_up(30), tmp_path / "game.npz")
+    for name in ("one", "other"):
+        write(made_up(30, mask="none"), tmp_path / f"{name}.npz")
+    for names in (["game"], ["one", "other"], ["game", "one"]):
+        paths = [str(tmp_path / f"{name}.npz") for name in names]
+        with pytest.raises(SystemExit) as end:
+            main([*paths, "--only", "gallery", "--output", str(tmp_path / "out")])
+        assert end.value.code == 2
+        assert "a gallery needs two games with the same mask" in capsys.readouterr().err
+
+
 def test_inverted_plays_are_drawn_beside_their_normal_ones():
     paths = [
         pathlib.Path(f"a/Pong-{mode}-seed{n}.npz") for n in (0, 1) for mode in ("inverse", "normal")

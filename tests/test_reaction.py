@@ -9,6 +9,7 @@ from samples import agent_with
 
 from maskrl import checkpoint, evaluation, reaction, recording
 from maskrl.errors import UserError
+from maskrl.explain import figures
 
 BRICKS = (57, 8, 75, 152)  # the three upper rows of Breakout's wall
 
@@ -31,7 +32,7 @@ def test_without_an_edit_it_is_the_recorded_moment(rgb):
     """The replay reaches the recording's state, over lost lives, from colours alone."""
     game = played(rgb)
     index = int(np.flatnonzero(game.life_start)[2]) + 5
-    same = reaction.edit_screen(*untrained(rgb), game, index, index, BRICKS, BRICKS[:2])
+    same = reaction.edit_screen(*untrained(rgb), game, index, index, BRICKS, BRICKS[:2], name="me")
     tolerance = 1e-5 if rgb else 1e-2  # luminance from colours differs where two frames are merged
     for moment in (same.before, same.after):
         np.testing.assert_allclose(moment.value, game.value[index], atol=tolerance)
@@ -42,7 +43,7 @@ def test_without_an_edit_it_is_the_recorded_moment(rgb):
 
 def test_a_patch_lands_where_it_was_sent_and_is_reacted_to():
     game = played(True)
-    edited = reaction.edit_screen(*untrained(), game, 50, 0, BRICKS, (100, 8))
+    edited = reaction.edit_screen(*untrained(), game, 50, 0, BRICKS, (100, 8), name="me")
     top, left, bottom, right = BRICKS
     changed = game.frames[50].copy()
     changed[100 : 100 + bottom - top, left:right] = game.frames[0][top:bottom, left:right]
@@ -55,7 +56,7 @@ def test_a_patch_lands_where_it_was_sent_and_is_reacted_to():
 
 def test_refusals():
     game = played(True)
-    edit = functools.partial(reaction.edit_screen, *untrained(), game)
+    edit = functools.partial(reaction.edit_screen, *untrained(), game, name="me")
     for arguments, message in (
         ((99_999, 0, BRICKS, (57, 8)), "no frame 99999"),
         ((5, 0, (57, 8, 75, 1520), (57, 8)), "not within"),
@@ -81,11 +82,14 @@ def test_a_byte_of_the_memory():
     for byte, value in (("nonsense", 1), (128, 1), (5, 256)):
         with pytest.raises(UserError, match="an address from 0 to 127"):
             edit(20, byte, value)
+    with pytest.raises(UserError, match="step -5: from 0 on"):
+        edit(-5, 5, 0)
     with pytest.raises(UserError, match="game was over"):
         edit(5_000, 5, 0)
 
 
-def test_the_command(tmp_path, capsys):
+def test_the_command(tmp_path, capsys, monkeypatch):
+    original = figures.reaction
     _, params = untrained()
     info = checkpoint.AgentInfo(
         game="Breakout",
@@ -100,7 +104,10 @@ def test_the_command(tmp_path, capsys):
     recording.write(played(True), tmp_path / "game.npz")
     command = ["screen", str(tmp_path / "game.npz"), "--agent", str(tmp_path / "agent")]
     command += ["--source", "0", "--box", "57,8,75,152", "--output", str(tmp_path / "out")]
+    drawn = []
+    monkeypatch.setattr(figures, "reaction", lambda *args: drawn.append(args) or original(*args))
     assert reaction.main([*command, "--frame", "60"]) == 0
+    assert drawn[0][4] == "Breakout · a test · frame 60, with a patch of frame 0"  # who is asked
     assert (tmp_path / "out.png").exists()
     assert (tmp_path / "out.pdf").exists()
     with pytest.raises(SystemExit) as exit:

@@ -87,6 +87,21 @@ def test_frames_of_the_console(tmp_path):
     assert "frames missing" in error(recording.read, path)
 
 
+@pytest.mark.parametrize("step", [0, 1])
+def test_frames_of_more_colours_than_a_byte_numbers(tmp_path, step):
+    """The maximum of two of the console's screens can have others than its 128."""
+    shown = np.zeros((3, 210, 160, 3), np.uint8)
+    shown[:, 0, 0] = (1, 2, 3)
+    shown[step:, :2, :150, 0] = np.arange(300).reshape(2, 150) % 256
+    shown[step:, :2, :150, 1] = np.arange(300).reshape(2, 150) // 256
+    film = recording.Film(2)
+    for frame in shown:
+        film.add(frame.transpose(2, 0, 1))
+    np.testing.assert_array_equal(film.frames()[:], shown)
+    recording.write(sample(3, frames=film.frames()), tmp_path / "game.npz")
+    np.testing.assert_array_equal(recording.read(tmp_path / "game.npz").frames[:], shown)
+
+
 def test_derived_quantities():
     """Score before each action; probabilities and entropy of two equal logits and one far off."""
     logits = np.tile(np.float32([0, 0, -100]), (5, 1))

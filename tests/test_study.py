@@ -16,6 +16,7 @@ import pytest
 from samples import agent_with, random_timestep
 
 from benchmarks.reliability import damage
+from maskrl import evaluation
 from maskrl.checkpoint import AgentInfo
 from maskrl.envs import Environments
 from maskrl.errors import UserError
@@ -277,6 +278,19 @@ def test_a_controlled_agent_plays_by_the_controls_mask():
     np.testing.assert_allclose(
         apply_head(params["policy"], features, mask), plain.network.logits[0], atol=1e-5
     )
+
+
+def test_a_control_of_one_game_plays_no_second_one(monkeypatch):
+    """In an environment: "the same step" and "one permutation a game" would not be true of it."""
+    monkeypatch.setattr(evaluation, "MAX_ENVIRONMENTS", 2)
+    for name in CONTROLS:
+        agent = controlled(agent_with(), name, "policy", {})
+        evaluation.Player(agent, 2)
+        if name in ("shuffled", "other"):
+            with pytest.raises(UserError, match="at most 2 games"):
+                evaluation.Player(agent, 3)
+        else:
+            evaluation.Player(agent, 3)
 
 
 def test_ratio_of_two_samples():

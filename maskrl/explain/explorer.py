@@ -37,7 +37,7 @@ from maskrl.explain.overlay import (
     contrast_scale,
     layers,
 )
-from maskrl.explain.video import FPS, how_played, title
+from maskrl.explain.video import FPS, how_played, variant
 from maskrl.recording import MASK_CELLS, Frames, Recording, softmax
 
 CHUNK = 64  # frames that the page decodes at a time, some 10 ms of work
@@ -97,7 +97,7 @@ def write_explorer(
         seen: list[sights.Seen] = []
         for number, recording in enumerate(recordings):
             if number == 0:
-                before, after = _template(title(recording)).split("{{data}}")
+                before, after = _template(recording.game).split("{{data}}")
                 file.write(before)
                 game = recording.game
             elif recording.game != game:
@@ -121,6 +121,7 @@ def write_explorer(
             "colours": colours(np.linspace(0, 1, 256), ABSOLUTE).tolist(),
             "curves": _CURVES,
             "kinds": KINDS,
+            "title": " · ".join([game, *_shared(described)]),
             "opens": _opens(described),
             "sights": _write_sights(file, seen, described),
             "recordings": described,
@@ -129,6 +130,18 @@ def write_explorer(
         file.write(f'<script type="application/json" id="header">{text}</script>\n')
         file.write(after)
     return path
+
+
+def _shared(described: Sequence[dict]) -> list[str]:
+    """The variant and the agent, if they are all recordings'; else they join the plays' names."""
+    shared = []
+    for part in ("variant", "agent"):
+        if len({one[part] for one in described}) == 1:
+            shared.append(described[0][part])
+        else:
+            for one in described:
+                one["name"] += f" · {one[part]}"
+    return [part for part in shared if part]
 
 
 def _opens(described: Sequence[dict]) -> list[int]:
@@ -176,6 +189,8 @@ def _write_recording(file, number: int, recording: Recording, masks: dict[str, L
             kinds[name] = array.dtype.str[1:]
     return {
         "name": how_played(recording),
+        "variant": variant(recording),
+        "agent": recording.agent,
         "seed": recording.seed,
         "length": len(recording),
         "finalScore": recording.final_score,
@@ -275,21 +290,22 @@ def _packed(frames: np.ndarray) -> np.ndarray:
 def _palette(frames: np.ndarray | Frames) -> np.ndarray | None:
     """The frames' colours, uint32 [P]; None if a byte cannot number them."""
     if isinstance(frames, Frames):
-        return _packed(frames.palette)
-    found = np.zeros(1 << 24, bool)  # by colour: quicker than sorting every pixel
-    for start in range(0, len(frames), CHUNK):
-        found[_packed(frames[start : start + CHUNK])] = True
-    palette = np.flatnonzero(found).astype("<u4")
+        palette = _packed(frames.palette)
+    else:
+        found = np.zeros(1 << 24, bool)  # by colour: quicker than sorting every pixel
+        for start in range(0, len(frames), CHUNK):
+            found[_packed(frames[start : start + CHUNK])] = True
+        palette = np.flatnonzero(found).astype("<u4")
     return palette if len(palette) <= 256 else None
 
 
 def _pixels(frames: np.ndarray | Frames, palette: np.ndarray | None) -> Iterator[np.ndarray]:
     """Frames by the chunk, [CHUNK, 210, 160]: rows of the palette, or colours if there is none."""
     parts = [slice(start, start + CHUNK) for start in range(0, len(frames), CHUNK)]
-    if isinstance(frames, Frames):
-        yield from (frames.pixels[part].copy() for part in parts)
-    elif palette is None:
+    if palette is None:
         yield from (_packed(frames[part]) for part in parts)
+    elif isinstance(frames, Frames):
+        yield from (frames.pixels[part].astype(np.uint8) for part in parts)
     else:
         index = np.zeros(1 << 24, np.uint8)
         index[palette] = np.arange(len(palette))

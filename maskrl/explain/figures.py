@@ -7,6 +7,7 @@ No text is smaller than LEAST points.
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
 from maskrl import files
+from maskrl.errors import UserError
 from maskrl.explain.frames import Chosen, boundaries
 from maskrl.explain.joystick import icon
 from maskrl.explain.overlay import LIGHT, Drawn, Layer, Scale, difference_scale, overlay, scale_bar
@@ -31,6 +33,7 @@ NARROWEST, WIDEST = 2.5, 40.0  # inches that a figure may be asked to be wide
 _GAP = 0.12
 _COLUMNS = 6  # frames side by side
 _WIDTH = 1.6  # of a frame: two dots of the PNG for each of its pixels
+_NARROW = 0.1  # of a gallery's frame: the least
 _SHAPE = 210 / 160  # a frame's height by its width
 _LINE = 1.36 / 72  # of text: its height in inches for each point of its size
 _GREEN, _RED = "#1a8a3a", "#c0392b"
@@ -48,7 +51,12 @@ class Layout:
         return 0.25 if self.width is None else 0.06
 
     def columns(
-        self, count: int, label: float = 0, natural: float = _WIDTH, least: float = 1.15
+        self,
+        count: int,
+        label: float = 0,
+        natural: float = _WIDTH,
+        least: float = 1.15,
+        most: int = _COLUMNS,
     ) -> tuple[int, float, float]:
         """(frames side by side, a frame's width, the page's width) for `count` frames.
 
@@ -56,12 +64,12 @@ class Layout:
           label: inches that are taken at the left.
           natural: a frame's width where the page's is not given.
           least: a frame's least width where the page's is given.
+          most: frames side by side where the page's width is not given.
         """
         gap = _GAP * natural / _WIDTH
         around = 2 * self.margin + label - gap
         if self.width is None:
-            columns = round(_COLUMNS * _WIDTH / natural) if natural == _WIDTH else count
-            columns = max(min(count, columns), 3)  # room for the words
+            columns = max(min(count, most), 3)  # room for the words
             return columns, natural, around + columns * (natural + gap)
         room = self.width - around
         columns = max(min(count, int(room / (least + gap))), 1)
@@ -334,11 +342,18 @@ def gallery(rows: Sequence[Row], branch: str, layout: Layout = NATURAL) -> Figur
       rows: the games.
       branch: the masks' name, policy or value.
       layout: the page's width, and whether it has a heading.
+
+    Raises:
+      UserError: more frames in a row than a page of this width has room for.
     """
     label = 1.45 if layout.width is None else 1.05
     most = max(len(row.pictures) for row in rows)
     # All of a game's frames stand in its row, however narrow; their words then below all of them.
-    _, frame, width = layout.columns(most, label, least=0.1)
+    columns, frame, width = layout.columns(most, label, least=_NARROW, most=most)
+    if columns < most:
+        needed = 2 * layout.margin + label - _GAP + most * (_NARROW + _GAP)
+        needed = math.ceil(10 * needed) / 10
+        raise UserError(f"{most} frames in a row need a page of {needed} inches: --width")
     size = LEAST + 0.5
     notes = [
         [_wrap(words, max(frame, 0.6), size) for words in row.words]
@@ -394,7 +409,9 @@ def consecutive(
     """
     label = 0.75
     frames = range(start, min(start + CONSECUTIVE, len(recording)))
-    columns, frame, width = layout.columns(len(frames), label, natural=_WIDTH / 2, least=0.5)
+    columns, frame, width = layout.columns(
+        len(frames), label, natural=_WIDTH / 2, least=0.5, most=CONSECUTIVE
+    )
     gap = _GAP / 2
     row = frame * _SHAPE + 0.04
     names = {t: recording.action_names[recording.action[t]] for t in frames}

@@ -85,7 +85,8 @@ def explain(
 
     Raises:
       UserError: a recording that cannot be read, a mask that the agent lacks, a frame that a
-        recording lacks, two recordings of one file name, or a folder that cannot be written.
+        recording lacks, two recordings of one file name, a folder that cannot be written, or too
+        few games for a gallery, where nothing else is to be made.
     """
     paths = [pathlib.Path(path) for group in groups for path in group]
     if len({path.stem for path in paths}) < len(paths):
@@ -135,6 +136,8 @@ def explain(
         if len(of_games) > 1:
             figure = figures.gallery(of_games, name, layout)
             written += figures.save(figure, output / f"gallery-{name}")
+    if not written:  # all else can be drawn of any game
+        raise UserError("a gallery needs two games with the same mask")
     return written
 
 

@@ -238,14 +238,19 @@ class _Screen:
 
 def title(recording: Recording) -> str:
     """The line over every picture: game, agent, variant, and how it was played."""
-    variant = {
+    parts = [recording.game, variant(recording), how_played(recording), recording.agent]
+    return " · ".join(part for part in parts if part)
+
+
+def variant(recording: Recording) -> str:
+    """Which masks the agent has."""
+    words = {
         "both": "Mask A3C (policy and value mask)",
         "policy": "Mask A3C (policy mask)",
         "value": "Mask A3C (value mask)",
         "none": "A3C (no mask)",
-    }.get(recording.mask, recording.mask)
-    parts = [recording.game, variant, how_played(recording), recording.agent]
-    return " · ".join(part for part in parts if part)
+    }
+    return words.get(recording.mask, recording.mask)
 
 
 def how_played(recording: Recording) -> str:

@@ -121,6 +121,7 @@ CONTROLS: dict[str, Callable[[Moment, Known | None], chex.Array]] = {
     "rescaled": rescaled,
 }
 NEEDS_KNOWN = ("mean", "other")
+ONE_GAME = ("shuffled", "other")  # by the actor, and by the steps since its first
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,6 +131,11 @@ class ControlledAgent(Agent):
     control: str
     branch: str  # policy, value or both
     known: dict[str, Known]  # by branch; empty for the controls that take nothing
+
+    @property
+    def one_game(self) -> bool:
+        """As `Agent.one_game`: in a second game it would not be what it says."""
+        return self.control in ONE_GAME
 
     def step(
         self,

@@ -336,24 +336,32 @@ async function open() {
   const words = new URLSearchParams(location.hash.slice(1));
   const options = { style: [...element("style").options], scale: [...element("scale").options] };
   for (const [name, text] of words) {
-    const list = LISTS[name] && text.split(",").map(LISTS[name]);
-    if (list && !list.some(Number.isNaN)) state[name] = list;
+    if (LISTS[name]) state[name] = text.split(",").map(LISTS[name]);
     if (["step", "cell", "sight"].includes(name) && /^\d+$/.test(text)) state[name] = Number(text);
     if (options[name]?.some(({ value }) => value === text)) state[name] = text;
     if (name === "branch" && text in header.light) state.branch = text;
     if (name === "notes") state.notes = readNotes(text);
   }
+  state.brush = steps(state.brush, 0);
+  state.window = steps(state.window, 1);
   if (state.cell >= CELLS) state.cell = null;
   if (state.sight >= header.sights.length) state.sight = null;
   if (state.sight !== null) state.tab = "sights";
-  const known = state.plays.filter((index) => index < header.recordings.length).slice(0, 2);
+  const known = state.plays.filter((index) => index in header.recordings).slice(0, 2);
   await choose(known.length ? known : header.opens);
+}
+
+/** The list, if it is the first and last of some steps, so many apart at least; else null. */
+function steps(list, apart) {
+  const right = list?.length === 2 && list.every(Number.isInteger)
+    && list[0] >= 0 && list[1] - list[0] >= apart;
+  return right ? list : null;
 }
 
 function readNotes(text) {
   try {
-    return JSON.parse(text).map(({ step, text: words }) =>
-      ({ step: Number(step), text: String(words) }));
+    return JSON.parse(text).filter(({ step }) => Number.isInteger(step) && step >= 0)
+      .map(({ step, text: words }) => ({ step, text: String(words) }));
   } catch {
     return []; // an address that was cut off
   }
@@ -363,6 +371,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 setTheme(dark.matches);
 dark.addEventListener("change", () => setTheme(dark.matches));
 try {
+  document.title = element("title").textContent = header.title;
   state.scale = header.contrast ? "contrast" : "absolute";
   state.plays = header.opens;
   fewerCurves();

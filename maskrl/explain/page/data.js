@@ -95,6 +95,14 @@ function maskAt(recording, branch, step, cell) {
   return recording[`${branch}-mask`][step * CELLS + cell] / 65535;
 }
 
+/** The brush's steps that a recording has, [from, to]; null if it ended before, or without a brush. */
+function brushed({ length }, brush) {
+  return brush && brush[0] < length ? [brush[0], Math.min(brush[1], length - 1)] : null;
+}
+
+/** What a mean is of: these steps, or none of a recording that had ended. */
+const meanOf = (part, brush) => (part ? `mean of ${part.join("\u2013")}` : `ended before ${brush[0]}`);
+
 /** The mean over steps [from, to] of an array with `size` numbers a step. */
 function meanOver(array, size, [from, to], scale = 1) {
   const sum = new Float64Array(size);

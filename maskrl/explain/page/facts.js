@@ -18,16 +18,16 @@ class Facts {
     for (const [x, y] of [-1, 0, 1].flatMap((y) => [-1, 0, 1].map((x) => [x, y]))) {
       const here = recording.actions.map((action, index) => ({ ...action, index }))
         .filter((action) => action.x === x && action.y === y);
-      const key = make("div", { className: here.length ? "key" : "key absent" });
+      const place = make("div", { className: here.length ? "key" : "key absent" });
       for (const { name, index, fire } of here) {
-        const fill = make("i"), part = make("span", { className: fire ? "fire" : "plain",
+        const fill = make("i"), key = make("span", { className: fire ? "fire" : "plain",
           title: name }, fill);
-        this.keys.set(index, { part, fill });
-        key.append(part);
+        this.keys.set(index, { key, fill });
+        place.append(key);
       }
-      this.stick.append(key);
+      this.stick.append(place);
     }
-    this.whatIf = "unmasked-probabilities" in recording;
+    this.whatIf = "unmasked-probabilities" in recording || "unmasked-value" in recording;
     this.chosen = make("p", { className: "chosen" });
     this.head = make("tr");
     this.body = make("tbody");
@@ -48,17 +48,17 @@ class Facts {
     if (this.numbers.lives) this.numbers.lives.textContent = recording.lives[step];
     this.numbers.value.textContent = number(recording.value[step]);
     this.numbers.entropy.textContent = number(recording.entropy[step]);
-    const at = (array) => array.subarray(step * count, (step + 1) * count);
+    const at = (array) => array?.subarray(step * count, (step + 1) * count) ?? [];
+    const { brush } = settings, part = brushed(recording, brush);
     const columns = [["played", at(recording.probabilities), recording.value[step]]];
-    const brush = settings.brush?.map((end) => Math.min(end, recording.length - 1));
     if (brush) {
-      columns[0] = ["mean", meanOver(recording.probabilities, count, brush),
-        meanOver(recording.value, 1, brush)[0]];
+      columns[0] = part ? ["mean", meanOver(recording.probabilities, count, part),
+        meanOver(recording.value, 1, part)[0]] : ["mean", [], null];
     } else if (this.whatIf) {
       columns.push(["no mask", at(recording["unmasked-probabilities"]),
         recording["unmasked-value"]?.[step]]);
-      columns.push([recording.inverted.includes("policy") ? "M" : "1 \u2212 M", at(recording["inverted-probabilities"]),
-        recording["inverted-value"]?.[step]]);
+      columns.push([recording.inverted.length ? "M" : "1 \u2212 M", at(this.other("policy", "probabilities")),
+        this.other("value", "value")?.[step]]);
       const moment = recording.telling.findIndex((telling) => telling.step === step);
       if (settings.cell !== null && moment >= 0 && "cell-off" in recording) {
         const start = (moment * CELLS + settings.cell) * count;
@@ -67,17 +67,17 @@ class Facts {
       }
     }
     const action = recording.action[step], played = columns[0][1];
-    for (const [index, { part, fill }] of this.keys) {
-      fill.style.height = `${100 * played[index]}%`;
-      part.classList.toggle("pressed", index === action && !brush);
-      part.title = `${recording.actions[index].name} ${played[index].toFixed(2)}`;
+    for (const [index, { key, fill }] of this.keys) {
+      fill.style.height = `${100 * (played[index] ?? 0)}%`;
+      key.classList.toggle("pressed", index === action && !brush);
+      key.title = `${recording.actions[index].name} ${played[index]?.toFixed(2) ?? ""}`;
     }
-    this.chosen.textContent = brush ? `mean of ${brush[0]}\u2013${brush[1]}`
+    this.chosen.textContent = brush ? meanOf(part, brush)
       : `${recording.actions[action].name} ${played[action].toFixed(2)}`;
     this.stick.setAttribute("aria-label", `probabilities: ${this.chosen.textContent} is played`);
     this.head.replaceChildren(make("th", {}), ...columns.map(([words]) => make("th", {}, words)));
-    const order = [...played.keys()].sort((one, other) =>
-      Math.max(...columns.map(([, p]) => p[other])) - Math.max(...columns.map(([, p]) => p[one])));
+    const most = (index) => Math.max(...columns.map(([, p]) => p[index] ?? 0));
+    const order = [...recording.actions.keys()].sort((one, other) => most(other) - most(one));
     const rows = order.slice(0, settings.all ? count : TOP[settings.plays.length - 1]).map((index) => make("tr",
       { className: index === action && !brush ? "chosen" : "" },
       make("th", { title: recording.actions[index].name }, recording.actions[index].name),
@@ -88,10 +88,17 @@ class Facts {
     this.hangs.textContent = this.hanging(step, settings);
   }
 
+  /** What is said with 1 - M, in inverted play with M: of a branch not inverted, what was played. */
+  other(branch, name) {
+    const { recording } = this, other = recording[`inverted-${name}`];
+    const own = recording.inverted.length && !recording.inverted.includes(branch);
+    return other && own ? recording[name] : other;
+  }
+
   /** How much the decision hangs on the mask, and on the chosen cell. */
   hanging(step, { cell, brush }) {
     const { recording } = this, words = [];
-    if (!this.whatIf || brush) return "";
+    if (!recording.hangs || brush) return "";
     words.push(`KL to no mask ${number(recording.hangs[step], 3)} nats`);
     if (cell !== null && "cell-hangs" in recording) {
       const hangs = recording["cell-hangs"][step * CELLS + cell] * recording.cellHangsUnit;
@@ -102,6 +109,7 @@ class Facts {
 }
 
 function bar(probability) {
+  if (probability === undefined) return make("td");
   const cell = make("td", {}, probability.toFixed(2));
   cell.style.setProperty("--part", `${100 * probability}%`);
   return cell;

@@ -52,7 +52,7 @@ class Moments {
     menu.value = state.kind;
     this.items = this.shown().map((moment) => {
       const { step, kind, reason, recording, rank, before, after } = moment;
-      const small = this.thumb(recording, step);
+      const small = this.thumb(recording, Math.min(step, recording.length - 1)); // notes: any step
       const main = make("button", { type: "button", className: "moment" }, small,
         make("span", {}, make("b", {}, `step ${step}`), ` ${reason}`,
           ...(two ? [make("span", { className: `tag rank-${rank}` }, recording.name)] : [])));
@@ -93,15 +93,18 @@ class Moments {
   async drawThumbs() {
     if (this.drawing) return;
     this.drawing = true;
-    await new Promise((done) => setTimeout(done, 300)); // the page first
-    while (this.waiting.length) {
-      const { key, canvas, recording, step } = this.waiting.shift();
-      if (!canvas.isConnected) continue;
-      canvas.getContext("2d").drawImage(await plain(recording.frames, step), 0, 0, 40, 52);
-      this.thumbs.set(key, canvas);
-      await new Promise((done) => setTimeout(done, 20));
+    try {
+      await new Promise((done) => setTimeout(done, 300)); // the page first
+      while (this.waiting.length) {
+        const { key, canvas, recording, step } = this.waiting.shift();
+        if (!canvas.isConnected) continue;
+        canvas.getContext("2d").drawImage(await plain(recording.frames, step), 0, 0, 40, 52);
+        this.thumbs.set(key, canvas);
+        await new Promise((done) => setTimeout(done, 20));
+      }
+    } finally {
+      this.drawing = false;
     }
-    this.drawing = false;
   }
 
   /** Marks the moment of this step; returns what is said of it. */

@@ -192,19 +192,19 @@ class Panel {
   }
 
   draw(step, frame, settings) {
-    const { recording } = this;
-    this.masks = this.branches.map((branch) => settings.brush
-      ? meanMask(recording, branch, settings.brush)
+    const { recording } = this, { brush } = settings, part = brushed(recording, brush);
+    const branches = brush && !part ? [] : this.branches;
+    this.masks = branches.map((branch) => part ? meanMask(recording, branch, part)
       : Float64Array.from({ length: CELLS }, (_, cell) => maskAt(recording, branch, step, cell)));
-    const masks = this.branches.map((branch, n) => ({
+    const masks = branches.map((branch, n) => ({
       positions: this.masks[n].map((value) => positionOn(settings.scaleOf[branch], value)),
       light: header.light[branch],
     }));
     paint(this.context, frame, masks, this.geometry, settings);
     if (settings.cell !== null && this.branches.length) this.mark(settings.cell);
     if (settings.sight !== null && recording.sights) this.surround(step, settings.sight);
-    this.caption.textContent = this.words + (settings.brush && this.branches.length
-      ? `, mean of ${settings.brush[0]}\u2013${settings.brush[1]}` : "");
+    this.caption.textContent = this.words + (brush && this.branches.length
+      ? `, ${meanOf(part, brush)}` : "");
     this.canvas.dataset.step = step;
     this.read();
   }
@@ -233,7 +233,7 @@ class Panel {
 
   read() {
     const cell = this.hovered;
-    this.reading.textContent = cell === null || !this.masks ? ""
+    this.reading.textContent = cell === null || !this.masks?.length ? ""
       : `${cellName(cell)}: ${this.masks.map((mask) => mask[cell].toFixed(3)).join(", ")}`;
   }
 }
@@ -244,12 +244,11 @@ function cellName(cell, short = false) {
 }
 
 const meanMasks = new Map();
-function meanMask(recording, branch, brush) {
-  const key = `${recording.index} ${branch} ${brush}`;
+function meanMask(recording, branch, part) {
+  const key = `${recording.index} ${branch} ${part}`;
   if (!meanMasks.has(key)) {
     if (meanMasks.size > 50) meanMasks.clear();
-    const [from, to] = brush.map((step) => Math.min(step, recording.length - 1));
-    meanMasks.set(key, meanOver(recording[`${branch}-mask`], CELLS, [from, to], 65535));
+    meanMasks.set(key, meanOver(recording[`${branch}-mask`], CELLS, part, 65535));
   }
   return meanMasks.get(key);
 }

@@ -945,14 +945,14 @@ def test_titles_tell_plays_apart(show):
             [game, made_up(30, "none", agent="another")],
             "SpaceInvaders",
             [
-                "normal play · Mask A3C (policy and value mask) · made up",
-                "normal play · A3C (no mask) · another",
+                "made up · Mask A3C (policy and value mask) · normal play",
+                "another · A3C (no mask) · normal play",
             ],
         ),
         (
             [game, dataclasses.replace(game, agent="another")],
             "SpaceInvaders · Mask A3C (policy and value mask)",
-            ["normal play · made up", "normal play · another"],
+            ["made up · normal play", "another · normal play"],
         ),
     ):
         page = show(*games)

@@ -19,6 +19,8 @@ def test_the_notebook_runs_and_shows_the_video(tmp_path, monkeypatch):
     monkeypatch.setenv("MASKRL_FLAGS", "--groups 2 --actors-per-group 2 --unroll-length 4")
     monkeypatch.setenv("MASKRL_GAMES", "2")
     notebook = nbformat.read(tmp_path / "notebooks" / "colab.ipynb", as_version=4)
+    interrupted = nbformat.v4.new_code_cell('(RUN / "explain").mkdir()')  # a first attempt
+    notebook.cells.insert(-1, interrupted)
     nbclient.NotebookClient(
         notebook, timeout=900, resources={"metadata": {"path": tmp_path}}
     ).execute()

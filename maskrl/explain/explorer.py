@@ -133,14 +133,17 @@ def write_explorer(
 
 
 def _shared(described: Sequence[dict]) -> list[str]:
-    """The variant and the agent, if they are all recordings'; else they join the plays' names."""
+    """The variant and the agent, if they are all recordings'; else they join the plays' names.
+
+    There they come first: where there is no room for a name, its end is cut.
+    """
     shared = []
     for part in ("variant", "agent"):
         if len({one[part] for one in described}) == 1:
             shared.append(described[0][part])
         else:
             for one in described:
-                one["name"] += f" · {one[part]}"
+                one["name"] = f"{one[part]} · {one['name']}"
     return [part for part in shared if part]
 
 

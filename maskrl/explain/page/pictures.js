@@ -265,8 +265,9 @@ class Play {
       `Game over after ${recording.length} steps, score ${number(recording.finalScore)}`);
     this.pictures = make("div", { className: "panels" },
       ...this.panels.map((panel) => panel.figure), this.over);
-    const title = make("h2", { className: `rank-${rank}` }, recording.name, make("small", {},
-      `seed ${recording.seed} · ${recording.length} steps · score ${number(recording.finalScore)}`));
+    const title = make("h2", { className: `rank-${rank}`, title: recording.name },
+      recording.name, make("small", {},
+        `seed ${recording.seed} · ${recording.length} steps · score ${number(recording.finalScore)}`));
     this.section = make("section", { className: "play" }, title, this.pictures);
     this.section.setAttribute("aria-label", recording.name);
     this.facts = new Facts(recording, rank);

@@ -3,6 +3,9 @@
 const RIGHT = 46, AXIS = 18; // pixels around the bands
 const NARROW = 600; // pixels: less is a phone
 const LEAST = 20; // steps that can be zoomed to
+const LETTERS = 30; // of a play's name beside the time line
+
+const cut = (words) => (words.length > LETTERS ? `${words.slice(0, LETTERS - 1)}\u2026` : words);
 
 /** Round ticks, at most `count`, within [low, high]. */
 function ticks(low, high, count) {
@@ -156,7 +159,7 @@ class Timeline {
       context.fillText(words, 4, top + 12);
       if (recording) {
         context.fillStyle = faint;
-        const lines = [...(this.recordings.length > 1 ? [recording.name] : []),
+        const lines = [...(this.recordings.length > 1 ? [cut(recording.name)] : []),
           `${this.settings.branch} mask`, ...(name === "cells" ? ["screen: top", "to bottom"] : [])];
         lines.forEach((words, n) => {
           if (26 + 13 * n < height) context.fillText(words, 4, top + 25 + 13 * n, this.gutter - 8);

@@ -7,8 +7,9 @@
 Every line of the list is the flags of one run of `train.py`; `#` begins a comment. As many runs as
 there are cores go on at a time, each held to a core of its own (on two cores, two such runs make
 more steps than one run on both); when one is done the next is begun. Ctrl-C, SIGTERM or a closed
-terminal (but for `nohup`): all save and end, within seconds. The same command again goes on with everything. `--only N` is run number N
-of the list alone, on all of the machine: for a cluster's array job.
+terminal (but for `nohup`): all save and end, within seconds. The same command again goes on with
+everything. `--only N` is run number N of the list alone, on all of the machine: for a cluster's
+array job.
 """
 
 import dataclasses

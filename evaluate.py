@@ -115,10 +115,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         for name in given:
             if name in flags and args.mode != mode:
                 raise UserError(f"--{name.replace('_', '-')} is for --mode {mode}")
-    for mode, names in UNKNOWN_TO.items():
-        for name in names:
-            if name in given and args.mode == mode:
-                raise UserError(f"--mode {mode} knows no --{name.replace('_', '-')}")
+    for name in UNKNOWN_TO.get(args.mode, ()):
+        if name in given:
+            raise UserError(f"--mode {args.mode} knows no --{name.replace('_', '-')}")
     args.agents = args.agent or []
     if len(args.agents) > 1 and args.mode != "study":
         raise UserError("several agents are for --mode study")

@@ -96,12 +96,10 @@ def ship(runs: list[pathlib.Path], original: pathlib.Path | None) -> pathlib.Pat
 
 def origin_of(run: pathlib.Path) -> str | None:
     """What a run began with, in words, if that was an agent."""
-    origin, sessions = curves.settings(run).origin, _sessions(run)
-    if origin is None or not sessions:
-        return origin
+    origin, sessions = curves.settings(run).origin, config.sessions(run / checkpoint.CONFIG)
     # By its steps, for another may have followed under its name since.
-    steps = sessions[0].get("agent_steps")
-    if steps is None:  # an earlier version's
+    steps = sessions[0].get("agent_steps") if sessions else None
+    if origin is None or steps is None:  # steps: an earlier version's
         return origin
     folder, number = str(pathlib.Path(origin).absolute()), f'"agent_steps": {steps},'
     commits = _git("-C", folder, "log", "--format=%h", f"-S{number}", "--", checkpoint.AGENT)
@@ -112,17 +110,12 @@ def origin_of(run: pathlib.Path) -> str | None:
 def changes_of(run: pathlib.Path) -> dict[str, list[tuple[int, Any]]]:
     """What differed between a run's sessions: every value, with the steps where it began."""
     found: dict[str, list[tuple[int, Any]]] = {}
-    for session in _sessions(run):
+    for session in config.sessions(run / checkpoint.CONFIG):
         for name in ("learning_rate", "precision"):
             values = found.setdefault(name, [])
             if name in session and (not values or values[-1][1] != session[name]):
                 values.append((session["agent_steps"], session[name]))
     return {name: values for name, values in found.items() if len(values) > 1}
-
-
-def _sessions(run: pathlib.Path) -> list[dict[str, Any]]:
-    """What `train.py` wrote at every start of a run."""
-    return files.read_json(run / checkpoint.CONFIG).get("sessions", [])
 
 
 def log_of(run: pathlib.Path) -> list[dict[str, str]]:

@@ -15,6 +15,7 @@ FRAMES = ("luminance", "rgb")
 PRECISIONS = ("float32", "bfloat16")
 MOST = 2**31 - 1  # what is counted, is counted in 32 bits
 MOST_ACTORS = 10_000  # each is a console of its own
+BEGAN_WITH = ", from "  # in an agent's source, before what its run began with
 EPISODE_STEPS = 10_000  # agent steps after which the paper cuts a game off
 
 
@@ -177,9 +178,14 @@ def write(config: Config, path: pathlib.Path, session: dict[str, Any]) -> None:
       session: where this session begins, and its command line and versions; appended to the ones
         in the file.
     """
-    sessions = files.read_json(path).get("sessions", []) if path.exists() else []
-    content = {"config": dataclasses.asdict(config), "sessions": [*sessions, session]}
+    before = sessions(path) if path.exists() else []
+    content = {"config": dataclasses.asdict(config), "sessions": [*before, session]}
     files.write(path, json.dumps(content, indent=2) + "\n")
+
+
+def sessions(path: pathlib.Path) -> list[dict[str, Any]]:
+    """How each session of a run was started, as given to `write`."""
+    return files.read_json(path).get("sessions", [])
 
 
 def read(path: pathlib.Path) -> Config:

@@ -112,8 +112,9 @@ def thresholds(runs: list[pathlib.Path], level: float, original: pathlib.Path | 
     lines = [f"{'run':32}{'seed':>6}{'steps':>12}{'hours':>8}"]
     when: dict[pathlib.Path, float | None] = {}
     for run, s in zip(runs, trained, strict=True):
-        steps, seconds, _ = files.read_columns(run / METRICS, "agent_steps", "seconds", LIFE)
-        first = _first(_of_many_lives(run), level)
+        columns = ("agent_steps", "seconds", LIFE, "life_steps")
+        steps, seconds, rewards, length = files.read_columns(run / METRICS, *columns)
+        first = _first(_of_many_lives(steps, rewards, length), level)
         when[run] = None if first is None else float(steps[first])
         end = f"not by {steps[-1]:,.0f}" if len(steps) else "no steps"
         there = None if first is None else f"{steps[first]:12,.0f}{seconds[first] / 3600:8.2f}"
@@ -148,8 +149,10 @@ def draw_approach(runs: list[pathlib.Path], level: float, original: pathlib.Path
     end = 0.0
     for repeated, color in zip(_repetitions(runs, trained), itertools.cycle(COLORS), strict=False):
         for n, run in enumerate(repeated):
-            steps, _, rewards = _curve(run, LIFE)
-            first = _first(_of_many_lives(run), level)
+            columns = ("agent_steps", LIFE, "life_steps")
+            steps, rewards, length = files.read_columns(run / METRICS, *columns)
+            first = _first(_of_many_lives(steps, rewards, length), level)
+            steps = steps / 1e6
             stop = len(steps) if first is None else first + 1
             label = None if n else _label(repeated)
             axes.plot(steps[:stop], rewards[:stop], color=color, linewidth=1.2, label=label)
@@ -176,10 +179,8 @@ def _first(rewards: np.ndarray, level: float) -> int | None:
     return int(there[0]) if len(there) else None
 
 
-def _of_many_lives(run: pathlib.Path) -> np.ndarray:
-    """The run's `LIFE`, row by row; -inf where fewer lives have ended than it is the mean of."""
-    columns = ("agent_steps", LIFE, "life_steps")
-    steps, rewards, length = files.read_columns(run / METRICS, *columns)
+def _of_many_lives(steps: np.ndarray, rewards: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """The rewards of lives; -inf where fewer have ended, by their length, than a mean is of."""
     return np.where(steps - steps[:1] >= metrics.LIVES * length, rewards, -np.inf)
 
 

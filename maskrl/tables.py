@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from maskrl import files
-from maskrl.config import EPISODE_STEPS
+from maskrl.config import BEGAN_WITH, EPISODE_STEPS
 from maskrl.errors import UserError
 
 GAMES = ("Breakout", "MsPacman", "SpaceInvaders", "BeamRider", "FishingDerby", "Seaquest")
@@ -229,9 +229,9 @@ def lines(
                 and needed <= trial.results.keys()
             ]
             # Agents of one run are one trial: the one that was trained longest.
-            # (", from NAME" is where a run began, with the agent that it was before.)
+            # (One that goes on from its own agent is the same run.)
             by_steps = sorted(able, key=lambda trial: trial.agent_steps)
-            newest = {trial.source.partition(", from ")[0]: trial for trial in by_steps}
+            newest = {trial.source.partition(BEGAN_WITH)[0]: trial for trial in by_steps}
             able = list(newest.values())
             line = Line(
                 table=table, row=row, game=game, paper=theirs if limit == EPISODE_STEPS else NONE

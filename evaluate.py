@@ -195,6 +195,7 @@ def evaluate(args: argparse.Namespace) -> None:
     mode = args.mode
     if mode in CONTROLS:
         own, agent, mode = agent, controlled(agent, mode, args.branch, {}), "normal"
+        evaluation.check_episodes(agent, args.episodes)  # before others are played for its masks
         if args.mode in NEEDS_KNOWN:
             seed = args.seed + KNOWN_SEED
             seen = collect(own, params, KNOWN_GAMES, KNOWN_GAMES, seed, args.max_episode_steps)

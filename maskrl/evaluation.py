@@ -89,6 +89,12 @@ def result(info: AgentInfo, how: How, games: Games) -> dict[str, Any]:
     }
 
 
+def check_episodes(agent: Agent, episodes: int) -> None:
+    """Raises UserError if the agent can play one game an environment, and these are more."""
+    if agent.one_game and episodes > MAX_ENVIRONMENTS:
+        raise UserError(f"{episodes} games: with this control at most {MAX_ENVIRONMENTS} games")
+
+
 class Player:
     """Plays exactly `episodes` whole games in many environments at once, as often as asked.
 
@@ -104,8 +110,7 @@ class Player:
 
     def __init__(self, agent: Agent, episodes: int, how: How = How()):
         check_actions(agent.spec)
-        if agent.one_game and episodes > MAX_ENVIRONMENTS:
-            raise UserError(f"{episodes} games: with this control at most {MAX_ENVIRONMENTS} games")
+        check_episodes(agent, episodes)
         self._agent, self._how, self._episodes = agent, how, episodes
         count = min(episodes, MAX_ENVIRONMENTS)
         self._share = np.full(count, episodes // count) + (np.arange(count) < episodes % count)

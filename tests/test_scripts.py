@@ -354,6 +354,7 @@ EVALUATE = [
     (["--mode", "table"], "no results"),
     (["--agent", "unmasked", "--mode", "ones"], "no policy mask"),
     (["--agent", "unmasked", "--mode", "other"], "no policy mask"),
+    (["--mode", "other", "--episodes", "101", "--max-episode-steps", "3"], "at most 100 games"),
     (["--mode", "mean", "--max-episode-steps", "3"], "too short: at least 4"),
     (["--agent", RUN, "unmasked"], "several agents are for --mode study"),
     (["--agent", "unmasked", "unmasked", "--mode", "study"], "the same name"),

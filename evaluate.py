@@ -248,8 +248,10 @@ def explain(args: argparse.Namespace) -> None:
 
 def table(args: argparse.Namespace) -> None:
     """Builds the paper's tables from all results, and a figure per game of all learning curves."""
-    paths = [*sorted(RESULTS.glob("*.json")), *sorted(AGENTS.glob(f"*/{RESULTS}/*.json"))]
-    results = tables.read_results(paths)
+    results = tables.read_results(sorted(RESULTS.glob("*.json")))
+    for folder in sorted(AGENTS.glob("*")):
+        came_with_it = tables.read_results(sorted(folder.glob(f"{RESULTS}/*.json")))
+        results += [result | {tables.AGENT: folder.name} for result in came_with_it]
     if not results:
         raise UserError(f"no results in {RESULTS}/: python evaluate.py writes them")
     output = args.output or RESULTS / "tables.md"

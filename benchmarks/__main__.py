@@ -273,7 +273,8 @@ def training(config: Config, device_count: int, expected: float) -> list[float]:
         path = pathlib.Path(folder) / "metrics.csv"
         updates, speeds = files.read_columns(path, "updates", "steps_per_second")
     # Until every group has learned, updates are compiled, and groups start one after the other.
-    warm = speeds[updates >= 2 * config.groups].tolist()
+    of_an_unroll = config.actors_per_group // config.actors_per_update
+    warm = speeds[updates >= 2 * config.groups * of_an_unroll].tolist()
     return warm[:-1] or warm  # the last stretch is cut short
 
 
@@ -430,6 +431,8 @@ def main(argv: list[str] | None = None) -> int:
     with exit_on_user_error("benchmarks"):
         actors = args.actors_per_group or [devices.fit_actors(Config.actors_per_group, False)]
         counts = args.devices or [jax.local_device_count()]
+        if min(*counts, args.rounds) < 1:
+            raise UserError("--devices and --rounds must be at least 1")
         settings = [
             (
                 Config(

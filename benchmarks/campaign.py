@@ -26,6 +26,7 @@ from maskrl import checkpoint
 from maskrl.cli import Parser
 from maskrl.envs import game_name
 from maskrl.errors import UserError, exit_on_user_error
+from maskrl.signals import Outlet
 
 CHECKOUT = pathlib.Path(__file__).parent.parent
 TRIES = 3  # starts in a row that make no new checkpoint, after which a run is given up
@@ -238,7 +239,10 @@ def main(argv: list[str] | None = None) -> int:
         if args.jobs is not None and args.jobs < 1:
             raise UserError(f"--jobs {args.jobs}: at least one run at a time")
         runs = read(args.list, args.runs)
-        cores: list[int | None] = sorted(os.sched_getaffinity(0))[: args.jobs]
+        cores: list[int | None] = sorted(os.sched_getaffinity(0))
+        if args.jobs is not None and args.jobs > len(cores):
+            raise UserError(f"--jobs {args.jobs}: there are {len(cores)} cores, one for each run")
+        cores = cores[: args.jobs]
         if args.only is not None:
             if not 0 <= args.only < len(runs):
                 raise UserError(f"--only {args.only}: the list has {len(runs)} runs, from 0")
@@ -274,4 +278,6 @@ def report(runs: list[Run]) -> None:
 
 
 if __name__ == "__main__":
+    # The runs go on when nobody listens any more.
+    sys.stdout, sys.stderr = Outlet(sys.stdout), Outlet(sys.stderr)
     sys.exit(main())

@@ -17,6 +17,7 @@ compare with, the mean of its games between 0.8 and 1.2 times the agent's steps.
 import collections
 import csv
 import dataclasses
+import heapq
 import json
 import math
 import pathlib
@@ -34,7 +35,8 @@ from maskrl.errors import UserError, exit_on_user_error
 from maskrl.evaluation import How
 
 AGENTS, RESULTS = pathlib.Path("agents"), "results"
-EPISODES, SEED, ROWS = 100, 1000, 300  # seed: neither the training's nor `evaluate.py`'s default
+EPISODES, SEED = 100, 1000  # seed: neither the training's nor `evaluate.py`'s default
+ROWS, SPIKES = 300, 10  # of a log that comes with an agent
 PLAYS = {
     "greedy": How(seed=SEED),
     "sampled": How(seed=SEED, sample=True),
@@ -139,13 +141,15 @@ def log_of(run: pathlib.Path) -> list[dict[str, str]]:
 def thin(rows: list[dict[str, str]], target: pathlib.Path) -> None:
     """Writes metrics: every evaluation, and of the others one in each of `ROWS` stretches of steps.
 
-    Not one of so many rows: the part that an agent before has thinned already would vanish.
+    Not one of so many rows: the part that an agent before has thinned already would vanish. And the
+    `SPIKES` rows with the longest gradients, which are what one looks for where learning falters.
     """
+    spikes = heapq.nlargest(SPIKES, rows, lambda row: float(row.get("gradient_norm_max") or 0))
     first, last = (float(rows[n]["agent_steps"]) for n in (0, -1))
     kept, reached = [], -1
     for row in rows:
         stretch = int((float(row["agent_steps"]) - first) / max(1, last - first) * ROWS)
-        if row["eval_score_mean"]:
+        if row["eval_score_mean"] or row in spikes:
             kept.append(row)
         elif stretch > reached:
             kept.append(row)

@@ -72,9 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         for name, rows in moved.items():
             ratios = (np.array(rows) / literal).mean(axis=0)
             print(f"{name:34}" + "".join(f"{ratio:9.2f}" for ratio in ratios))
-        args.output.write_text(
-            json.dumps({"command": sys.argv[1:], "moved": moved}, indent=2) + "\n"
-        )
+        report = {"command": sys.argv[1:], "moved": moved}
+        files.write(args.output, json.dumps(report, indent=2) + "\n")
     return 0
 
 

@@ -10,7 +10,7 @@ import flax.serialization
 from maskrl import checkpoint, run_state
 from maskrl.agent import AgentSpec
 from maskrl.checkpoint import AgentInfo, Checkpointer, SaveError
-from maskrl.config import BEGAN_WITH, Config
+from maskrl.config import BEGAN_WITH, RUN, Config
 from maskrl.errors import UserError
 from maskrl.run_state import RunState
 from maskrl.types import Params
@@ -94,7 +94,7 @@ class Archive:
         return AgentInfo(
             **dataclasses.asdict(self._spec),
             agent_steps=agent_steps,
-            source=f"maskrl, run {self._run.name}" + (f"{BEGAN_WITH}{origin}" if origin else ""),
+            source=f"{RUN}{self._run.name}" + (f"{BEGAN_WITH}{origin}" if origin else ""),
             score=score,
         )
 

@@ -15,7 +15,8 @@ FRAMES = ("luminance", "rgb")
 PRECISIONS = ("float32", "bfloat16")
 MOST = 2**31 - 1  # what is counted, is counted in 32 bits
 MOST_ACTORS = 10_000  # each is a console of its own
-BEGAN_WITH = ", from "  # in an agent's source, before what its run began with
+# An agent's source is the name of its run, and of the agent that the run began with, if with any.
+RUN, BEGAN_WITH = "maskrl, run ", ", from "
 EPISODE_STEPS = 10_000  # agent steps after which the paper cuts a game off
 
 
@@ -59,7 +60,10 @@ class Config:
     )
 
     groups: int = setting(
-        2, "actor groups; each acts with its own stale parameters", low=1, high=1_000
+        2,
+        "actor groups; each acts with its own stale parameters (the paper's 35 workers: 5 of 7)",
+        low=1,
+        high=1_000,
     )
     actors_per_group: int = setting(7, "environments per group", low=1, high=10_000)
     unroll_length: int = setting(20, "agent steps per update", low=1, high=1_000)
@@ -161,7 +165,7 @@ class Config:
 
 # Sets of defaults; flags override them.
 PRESETS: dict[str, dict[str, Any]] = {
-    # The paper's 35 workers and updates to the letter, on one device, at the speed of batches.
+    # The paper's 35 workers and updates to the letter, at the speed of batches.
     "paper": {
         "groups": 5,
         "actors_per_group": 7,

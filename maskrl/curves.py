@@ -64,18 +64,18 @@ def by_game(folders: Iterable[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
 
 def draw(runs: list[pathlib.Path], original: pathlib.Path | None) -> Figure:
     """Lives above, greedy games below; by agent steps on the left, by hours on the right."""
-    trained, game = _of_one_game(runs)
+    _, game = _of_one_game(runs)
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     (lives, lives_by_hour), (greedy, greedy_by_hour) = figure.subplots(
         2, 2, sharex="col", sharey="row"
     )
     end = 0.0
-    for run, s, color in zip(runs, trained, itertools.cycle(COLORS), strict=False):
+    for run, color in zip(runs, itertools.cycle(COLORS), strict=False):
         steps, hours, rewards = _curve(run, LIFE)
         if not len(steps):
             raise UserError(f"{run} has ended no life yet: train longer")
         end = max(end, steps[-1])
-        label = f"maskrl, {run.name}, {s.precision}"
+        label = f"maskrl, {run.name}"
         lives.plot(steps, rewards, color=color, label=label)
         lives_by_hour.plot(hours, rewards, color=color)
         steps, hours, scores = _curve(run, "eval_score_mean")

@@ -179,9 +179,15 @@ def most_devices(actors: int, actors_per_update: int = 1) -> int:
     """The largest number of devices of every host over which a group of so many actors divides.
 
     Raises:
-      UserError: there is not even one for every host.
+      UserError: there is not even one for every host, or hosts have more than others.
     """
     hosts = jax.process_count()
+    of_hosts = {len(jax.local_devices(process_index=host)) for host in range(hosts)}
+    if len(of_hosts) > 1:  # jax's pmap wants them alike
+        raise UserError(
+            f"hosts have {' or '.join(map(str, sorted(of_hosts)))} devices: where these are cores, "
+            f"start all with XLA_FLAGS=--xla_force_host_platform_device_count={min(of_hosts)}"
+        )
     if actors % hosts:
         raise UserError(f"{actors} actors per group do not divide by {hosts} hosts")
     counts = [

@@ -285,6 +285,9 @@ def check(args) -> int:
     data = read_train_step(args.train_step)
     game = game_name(args.game or str(data["game"]))
     params = convert(read_state_dict(args.agent), str(args.agent))
+    actions = params["policy"]["bias"].shape
+    if data["logits"].shape[-1:] != actions:
+        raise UserError(f"{args.train_step} is not of an agent with {actions[0]} actions")
     errors = compare(params, data, game)
     wrong = too_large(errors, game)
     for name, error in errors.items():

@@ -221,6 +221,7 @@ def read(path: str | pathlib.Path) -> Recording:
             f"{path} is a recording of another version, or none; this program reads versions "
             f"{READABLE[0]} to {READABLE[-1]}: record it again"
         )
+    header = {name: value for name, value in header.items() if name not in _ARRAYS}
     if {"pixels", "palette"} <= archive.keys():
         archive["frames"] = _frames(archive["pixels"], archive["palette"], path)
     arrays = {name: archive[name] for name in _ARRAYS if name in archive}

@@ -3,8 +3,10 @@
 A thread waits for them (`sigwait`); no code is ever interrupted in its middle, and the thread
 answers even while the main thread is inside a library. What it does then is said by stages:
 `Signals.leave` (nothing to save: end at once) and `Signals.ask` (the first signal asks, the second
-one ends at once). Signals that the parent ignores (`nohup`) stay ignored. Whoever listens, a
-terminal or `| tee`, often ends with the same signal: an `Outlet` stands that.
+one ends at once, unless it is the first one's echo: a closed terminal's shell and the kernel send
+one each, and `timeout` and `srun` may do likewise). Signals that the parent ignores (`nohup`) stay
+ignored. Whoever listens, a terminal or `| tee`, often ends with the same signal: an `Outlet` stands
+that.
 """
 
 import contextlib
@@ -13,10 +15,12 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ECHO = 1.0  # seconds after the first signal in which others say nothing new
 
 
 class Signals:
@@ -40,7 +44,7 @@ class Signals:
         self._ask, self._last_words = None, last_words
 
     def ask(self, stop: Callable[[], None], last_words: Callable[[], str]) -> None:
-        """From now on the first signal calls `stop`, the second ends the process."""
+        """From now on the first signal calls `stop`, one that is no echo of it ends the process."""
         self._ask, self._last_words = stop, last_words
 
     @property
@@ -57,12 +61,16 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
     def _wait(self) -> None:
+        asked = -ECHO
         while self._wanted:
             number = signal.Signals(signal.sigwait(self._wanted))
             if self._closed:
                 return
             first, self.received = self.received is None, self.received or number
+            if time.monotonic() - asked < ECHO:
+                continue
             if first and self._ask is not None:
+                asked = time.monotonic()
                 self._ask()
                 with contextlib.suppress(Exception):
                     print(f"\n{number.name}: saving; once more to end at once", file=sys.stderr)

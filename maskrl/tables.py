@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from maskrl import files
-from maskrl.config import BEGAN_WITH, EPISODE_STEPS
+from maskrl.config import BEGAN_WITH, EPISODE_STEPS, RUN
 from maskrl.errors import UserError
 
 GAMES = ("Breakout", "MsPacman", "SpaceInvaders", "BeamRider", "FishingDerby", "Seaquest")
@@ -27,6 +27,7 @@ KEYS = (
     *("game", "mask", "mode", "branch", "source", "episodes", "max", "mean", "std", "median"),
     *("scores", "lengths", "agent_steps", "seed", "sample", "max_episode_steps"),
 )
+AGENT = "agent"  # key of a result that came with an agent: the name of the agent's folder
 NEAR = (0.8, 1.2)  # times the agent's steps: where the original's games are taken from
 Cell = tuple[float | None, float | None]  # (max, mean), or (decrease of max, of mean) in %
 NONE: Cell = (None, None)
@@ -126,12 +127,17 @@ def _is_of_kind(key: str, value: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """An agent, and its results by mode: normal, inverse, random, and the study's controls."""
+    """An agent, and its results by mode: normal, inverse, random, and the study's controls.
+
+    Its lineage is what all agents share that went on from one another: the name of the agent that
+    its run began with, else of its run.
+    """
 
     game: str
     mask: str
     source: str
     agent_steps: int
+    lineage: str
     results: dict[str, dict[str, Any]]
 
     def cell(self, mode: str) -> Cell:
@@ -148,6 +154,7 @@ def trials(results: list[dict[str, Any]], limit: int) -> list[Trial]:
     inverts the policy's mask: other results have no place in its tables.
     """
     found: dict[tuple, dict[str, dict[str, Any]]] = {}
+    lineages: dict[tuple, str] = {}
     for result in results:
         if result["max_episode_steps"] != limit or result["sample"]:
             continue
@@ -155,10 +162,12 @@ def trials(results: list[dict[str, Any]], limit: int) -> list[Trial]:
             continue
         who = tuple(result[key] for key in ("game", "mask", "source", "agent_steps"))
         known = found.setdefault(who, {})
+        run, _, origin = result["source"].removeprefix(RUN).partition(BEGAN_WITH)
+        lineages[who] = result.get(AGENT) or lineages.get(who) or origin or run
         before = known.get(result["mode"])
         if before is None or result["episodes"] > before["episodes"]:
             known[result["mode"]] = result
-    return [Trial(*who, known) for who, known in found.items()]
+    return [Trial(*who, lineages[who], known) for who, known in found.items()]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -228,10 +237,9 @@ def lines(
                 and mask in (None, trial.mask)
                 and needed <= trial.results.keys()
             ]
-            # Agents of one run are one trial: the one that was trained longest.
-            # (One that goes on from its own agent is the same run.)
+            # Agents of one lineage are one trial: the one that was trained longest.
             by_steps = sorted(able, key=lambda trial: trial.agent_steps)
-            newest = {trial.source.partition(BEGAN_WITH)[0]: trial for trial in by_steps}
+            newest = {trial.lineage: trial for trial in by_steps}
             able = list(newest.values())
             line = Line(
                 table=table, row=row, game=game, paper=theirs if limit == EPISODE_STEPS else NONE

@@ -150,11 +150,13 @@ def test_a_run_is_done_when_its_end_has_been_evaluated(tmp_path, flags):
     assert run.done
 
 
-def test_no_runs_at_a_time(tmp_path, capsys):
+@pytest.mark.parametrize("jobs", ["0", "1000"])
+def test_runs_at_a_time(tmp_path, capsys, jobs):
+    """At least one, and at most one on each core."""
     with pytest.raises(SystemExit) as caught:
-        campaign.main([str(listed(tmp_path, "--game Pong --steps 5")), "--jobs", "0"])
+        campaign.main([str(listed(tmp_path, "--game Pong --steps 5")), "--jobs", jobs])
     assert caught.value.code == 2
-    assert "--jobs 0" in capsys.readouterr().err
+    assert f"--jobs {jobs}: " in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_given_up(trainer):
@@ -361,11 +363,19 @@ def test_flags_of_a_card():
 
 
 def test_metrics_are_thinned(tmp_path, monkeypatch):
-    """Every evaluation stays, and of the others as many per step where there were few."""
+    """Evaluations and spikes stay, and of the others as many per step where there were few."""
     monkeypatch.setattr(ship, "ROWS", 10)
+    monkeypatch.setattr(ship, "SPIKES", 1)
     steps = [*range(0, 900, 100), *range(900, 1001)]  # the first of an agent that was thinned
-    rows = [{"agent_steps": n, "eval_score_mean": 5 if n == 933 else ""} for n in steps]
+    rows = [
+        {
+            "agent_steps": n,
+            "eval_score_mean": 5 if n == 933 else "",
+            "gradient_norm_max": "" if n == 933 else 3000 if n == 950 else n,
+        }
+        for n in steps
+    ]
     ship.thin(rows, tmp_path / "few.csv")
     with open(tmp_path / "few.csv", newline="") as file:
         kept = [int(row["agent_steps"]) for row in csv.DictReader(file)]
-    assert kept == [*range(0, 901, 100), 933, 1000]
+    assert kept == [*range(0, 901, 100), 933, 950, 1000]

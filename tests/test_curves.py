@@ -21,7 +21,7 @@ def write_run(folder, scores, **changes):
 
 def test_curves_of_two_runs(tmp_path):
     """By steps and by hours; the original's up to the longer run's end; random play."""
-    runs = [write_run(tmp_path / "a", [1, 2, 3], precision="float32")]
+    runs = [write_run(tmp_path / "a", [1, 2, 3])]
     runs.append(write_run(tmp_path / "b", [1, 5]))
     (tmp_path / "learning_curves.csv").write_text(
         "game,agent_steps,score\nBreakout,500,7\nPong,600,1\nBreakout,9000,8\n"
@@ -35,7 +35,7 @@ def test_curves_of_two_runs(tmp_path):
     assert [line.get_ydata().tolist() for line in lives.lines[:2]] == [[1, 2, 3], [1, 5]]
     assert by_hour.lines[0].get_xdata().tolist() == [0, 1, 2]
     assert greedy_by_hour.lines[0].get_ydata().tolist() == [10, 20, 30]
-    assert "a, float32" in figure.legends[0].get_texts()[0].get_text()
+    assert "maskrl, a" in figure.legends[0].get_texts()[0].get_text()
     assert lives.lines[2].get_xydata().tolist() == [[0.0005, 0.5]]
     theirs = [x for x in greedy.lines if "original" in x.get_label()]
     assert theirs[0].get_xydata().tolist() == [[0.0005, 7]]

@@ -152,6 +152,13 @@ def test_most_devices(monkeypatch, count, actors, shared, used):
     assert devices.most_devices(actors, shared) == used
 
 
+def test_hosts_of_unlike_sizes(monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr("jax.local_devices", lambda process_index: list(range(8 - process_index)))
+    with pytest.raises(UserError, match=r"hosts have 7 or 8 devices: .*count=7"):
+        devices.most_devices(12)
+
+
 @pytest.mark.parametrize(("count", "rows", "used"), [(8, 8, 8), (6, 8, 4), (2, 7, 1), (3, 9, 3)])
 def test_devices_that_divide_rows(monkeypatch, count, rows, used):
     """Of this host alone."""

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import itertools
 import json
 import pathlib
 import shutil
@@ -633,6 +634,22 @@ def test_numbers_and_the_chosen_action(show):
     assert f"value {game.value[9]:.2f}" in page.find("#state").get_attribute("textContent")
 
 
+def test_the_present_moment_is_in_sight(show, browser):
+    """On a small screen, too, where the list shows three of them."""
+    page = show(made_up(400))
+    size = {"width": 1366, "height": 650, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        for _ in range(6):
+            page.press("n")
+            page.run("return new Promise(requestAnimationFrame)")
+            seen, here = page.box("#moments-list"), page.box("#moments-list [aria-current]")
+            assert seen["top"] <= here["top"] <= here["bottom"] <= seen["bottom"]
+    finally:
+        size |= {"width": 1400, "height": 900}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
 def test_moments_are_listed_filtered_and_sorted(show):
     game = made_up(400)
     page = show(game)
@@ -789,25 +806,32 @@ def test_an_address_that_nobody_wrote_opens_the_page(show, words):
     page.scrub(7)
 
 
-def test_saving_the_view(show, browser, tmp_path):
-    page = show(made_up(300, agent="A <& B"))
-    page.scrub(100)
-    browser.execute_cdp_cmd(
-        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
+def saved(page, folder, kind: str) -> pathlib.Path:
+    """The file that the page's menu writes."""
+    folder = folder / kind
+    page.browser.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)}
     )
-    for kind in ("png", "svg"):
-        page.find("header summary").click()
-        page.find(f"#save-{kind}").click()
-        page.run("document.querySelector('header details').open = false")
+    page.find("header summary").click()
+    page.find(f"#save-{kind}").click()
+    page.run("document.querySelector('header details').open = false")
     deadline = time.perf_counter() + 20
-    while len(list(tmp_path.glob("SpaceInvaders-step100.*"))) < 2:
+    while not (found := list(folder.glob(f"*.{kind}"))):
         assert time.perf_counter() < deadline
         time.sleep(0.05)
     time.sleep(0.3)
-    with Image.open(tmp_path / "SpaceInvaders-step100.png") as picture:
+    return found[0]
+
+
+def test_saving_the_view(show, tmp_path):
+    page = show(made_up(300, agent="A <& B"))
+    page.scrub(100)
+    paths = {kind: saved(page, tmp_path, kind) for kind in ("png", "svg")}
+    assert {path.stem for path in paths.values()} == {"SpaceInvaders-step100"}
+    with Image.open(paths["png"]) as picture:
         assert picture.width > 2000
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
-    drawing = xml.etree.ElementTree.parse(tmp_path / "SpaceInvaders-step100.svg").getroot()
+    drawing = xml.etree.ElementTree.parse(paths["svg"]).getroot()
     words = " ".join(drawing.itertext())
     assert "A <& B" in words
     assert "step 100 of 300" in words
@@ -815,6 +839,39 @@ def test_saving_the_view(show, browser, tmp_path):
     kinds = [child.tag.split("}")[1] for child in drawing.iter()]
     assert kinds.count("image") == 5  # three panels, the cells by time, what is looked at
     assert kinds.count("path") > 8
+
+
+@pytest.mark.parametrize(
+    "shown", [["policy", "value"], ["value", "both"], ["policy"]], ids="-".join
+)
+def test_saved_words_are_not_printed_over_words(show, tmp_path, shown):
+    """Two plays, with a brush: what is too long for its picture is narrower."""
+    games = made_up(200), made_up(200, mode="inverse")
+    page = show(*games, address="#step=50&brush=20,120", step=50)
+    page.choose(*shown)
+    ends = page.run(
+        "const place = document.createElement('div'); place.innerHTML = arguments[0];"
+        "document.body.append(place);"
+        "const words = [...place.querySelectorAll('svg > text')].map((text) => {"
+        "  const { y, x, width } = text.getBBox(); return [y, x, x + width]; });"
+        "place.remove(); return words",
+        saved(page, tmp_path, "svg").read_text(),
+    )
+    assert len(ends) == 3 + 4 * len(shown)  # the title, of each play, of each of its pictures
+    for (y, _, end), (next_y, start, _) in itertools.pairwise(sorted(ends)):
+        assert next_y != y or end <= start
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0.183, 0.228, ["0.2"]), (3.43, 3.57, ["3.5"]), (-0.7, 0.7, ["0"])],
+)
+def test_values_beside_a_curve(show, tmp_path, low, high, ticks):
+    """With as many digits as they need, also where there is but one."""
+    page = show(made_up(40, value=np.linspace(low, high, 40, dtype=np.float32)))
+    words = list(xml.etree.ElementTree.parse(saved(page, tmp_path, "svg")).getroot().itertext())
+    words = [word for word in words if word.strip()]
+    assert words[words.index("state value") + 1 : words.index("advantage")] == ticks
 
 
 def test_agent_without_masks(show):

@@ -177,6 +177,14 @@ def test_wrong_arrays(change, says):
         ours.agent_of(ours.convert(arrays), "Breakout", "test")
 
 
+def test_numbers_of_an_agent_with_other_actions(monkeypatch, capsys):
+    monkeypatch.setattr(ours, "read_state_dict", lambda path: state_dict())
+    numbers = {"game": np.array("Breakout"), "logits": np.zeros((20, 9), np.float32)}
+    monkeypatch.setattr(ours, "read_train_step", lambda path: numbers)
+    says = fails(capsys, "check", "agent.dat", "numbers.npz")
+    assert "numbers.npz is not of an agent with 4 actions" in says
+
+
 class Hostile:
     """A pickle of it writes a file when it is loaded."""
 

@@ -461,6 +461,40 @@ def test_nobody_listens(tmp_path):
     assert process.wait(60) == 128 + signal.SIGTERM
 
 
+SAVES = """
+import os, pathlib, signal, sys, time
+from maskrl.signals import ECHO, Signals
+
+signals = Signals("a program")
+asked = []
+signals.ask(lambda: asked.append(True), lambda: "the end")
+os.kill(os.getpid(), signal.SIGHUP)
+while not asked:
+    time.sleep(0.001)
+os.kill(os.getpid(), signal.SIGHUP)
+time.sleep(float(sys.argv[1]) * ECHO)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(0.3 * ECHO)
+print("saved")
+sys.exit(signals.exit_code)
+"""
+
+
+@pytest.mark.parametrize(("later", "code"), [(0.3, signal.SIGHUP), (1.1, signal.SIGTERM)])
+def test_an_echo_and_a_second_signal(later, code):
+    """A terminal that is closed sends SIGHUP twice, by its shell and by the kernel."""
+    done = subprocess.run(
+        [sys.executable, "-c", SAVES, str(later)],
+        cwd=pathlib.Path(TRAIN).parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 128 + code
+    assert ("saved" in done.stdout) == (code == signal.SIGHUP)
+    assert ("SIGTERM: the end" in done.stderr) == (code == signal.SIGTERM)
+
+
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGHUP]
 )

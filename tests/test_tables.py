@@ -110,13 +110,28 @@ def test_the_best_trial_counts():
     assert line(results, 3, "Mask A3C", "MsPacman").ours == NONE  # no inverse result
 
 
-def test_an_agent_that_goes_on_from_its_run_is_no_second_trial():
+def test_an_agent_that_goes_on_from_another_is_no_second_trial():
     results = [
         result("normal", 100.0, source="maskrl, run a", agent_steps=1),
-        result("normal", 90.0, source="maskrl, run a, from Breakout-both", agent_steps=2),
+        result("normal", 90.0, source="maskrl, run b, from a", agent_steps=2),
     ]
     best = line(results, 1, "Mask A3C")
     assert (best.trials, best.agent_steps, best.ours[1]) == (1, 2, 90)
+
+
+def test_a_run_is_a_trial_beside_the_agent_whose_run_had_the_same_name():
+    """Every user's first run of a game has the name that those of the project's agents had."""
+    name = "maskrl, run Breakout-both-0"
+    for source in (name, f"{name}, from Breakout-both"):
+        shipped = result("normal", 90.0, source=source, agent_steps=2)
+        results = [
+            result("normal", 100.0, source=name, agent_steps=1),
+            shipped,  # another evaluation of it
+            shipped | {tables.AGENT: "Breakout-both"},
+            result("normal", 80.0, source="maskrl, run c, from Breakout-both", agent_steps=3),
+        ]
+        best = line(results, 1, "Mask A3C")
+        assert (best.trials, best.ours[1]) == (2, 100)
 
 
 def test_normal_and_inverse_are_of_one_agent():

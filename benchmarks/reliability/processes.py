@@ -19,6 +19,7 @@ from benchmarks.reliability.victim import STAGES, Broken, Case, Victim
 from maskrl import checkpoint, loggers
 from maskrl.checkpoint import BEST, CHECKPOINTS, CONFIG, Checkpointer
 from maskrl.errors import UserError
+from maskrl.signals import ECHO
 
 NEW_RUN = 0.15  # the share of cases that begin a new run instead of going on with the one before
 # Seconds within a stage at which it is hit, at most.
@@ -136,7 +137,7 @@ def signals(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
             asked = time.monotonic()
             victim.process.send_signal(number)
             if twice:
-                time.sleep(rng.uniform(0, 0.3))
+                time.sleep(rng.uniform(0, 2 * ECHO))
                 victim.process.send_signal(number)
             code = victim.ended()
             case |= {"signal": number.name, "seconds": time.monotonic() - asked}

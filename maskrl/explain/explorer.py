@@ -246,7 +246,7 @@ def _arrays(
     palette: np.ndarray | None,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The recording's arrays as the page reads them."""
-    for name in ("value", "score", "reward", "entropy", "probabilities"):
+    for name in ("value", "score", "entropy", "probabilities"):
         yield name, getattr(recording, name).astype("<f4")
     yield "advantage", quantities.advantage(recording).astype("<f4")
     for name in ("action", "lives"):

@@ -3,7 +3,8 @@
 /** What drawing on a canvas is in SVG, as far as the time line draws. */
 class SvgContext {
   constructor() {
-    Object.assign(this, { parts: [], path: "", dash: [], globalAlpha: 1, clips: 0 });
+    Object.assign(this, { parts: [], path: "", dash: [], globalAlpha: 1, clips: 0,
+      measuring: make("canvas").getContext("2d") });
   }
 
   get family() {
@@ -36,11 +37,14 @@ class SvgContext {
       `height="${height.toFixed(2)}" fill="${this.fillStyle}" opacity="${this.globalAlpha}"/>`);
   }
 
-  fillText(words, x, y) {
+  fillText(words, x, y, most = Infinity) {
+    this.measuring.font = this.font;
+    const squeezed = this.measuring.measureText(words).width <= most ? ""
+      : ` textLength="${most.toFixed(2)}" lengthAdjust="spacingAndGlyphs"`;
     const anchor = { left: "start", right: "end", center: "middle" }[this.textAlign] ?? "start";
     const safe = words.replace(/[<&]/g, (sign) => (sign === "<" ? "&lt;" : "&amp;"));
     this.parts.push(`<text x="${x.toFixed(2)}" y="${y.toFixed(2)}" fill="${this.fillStyle}" ` +
-      `${this.family} text-anchor="${anchor}">${safe}</text>`);
+      `${this.family} text-anchor="${anchor}"${squeezed}>${safe}</text>`);
   }
 
   drawImage(canvas, x, y, width, height) {
@@ -56,21 +60,22 @@ function drawView(context) {
   const width = Math.max(timeline.width + timeline.gutter + RIGHT, count * (wide + 12) + 12);
   const style = getComputedStyle(document.body);
   const [ink, back] = ["--ink", "--card"].map((name) => style.getPropertyValue(name).trim());
-  const top = 74 + high, size = { width, height: top + 20 + timeline.height };
+  const top = 90 + high, size = { width, height: top + 20 + timeline.height };
   Object.assign(context, { fillStyle: back });
   context.fillRect(0, 0, size.width, size.height);
   Object.assign(context, { fillStyle: ink, textAlign: "left", font: "bold 14px system-ui" });
-  context.fillText(`${document.title} · ${element("step").textContent}`, 12, 22);
+  context.fillText(`${document.title} · ${element("step").textContent}`, 12, 22, width - 24);
   let x = 12;
   for (const play of plays) {
     context.font = "bold 12px system-ui";
-    context.fillText(play.words(state.step), x, 40);
+    context.fillText(play.words(state.step), x, 40, play.shown.length * (wide + 12) - 12);
     for (const panel of play.shown) {
       context.font = "12px system-ui";
       const scales = panel.bars.map(({ low, high }) => `${low.textContent} to ${high.textContent}`);
-      context.fillText([panel.caption.textContent, ...scales].join(", "), x, 56);
+      context.fillText(panel.caption.textContent, x, 56, wide);
+      context.fillText(scales.join(", "), x, 72, wide);
       context.imageSmoothingEnabled = false;
-      context.drawImage(panel.canvas, x, 62, wide, high);
+      context.drawImage(panel.canvas, x, 78, wide, high);
       x += wide + 12;
     }
   }

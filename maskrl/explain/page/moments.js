@@ -111,10 +111,7 @@ class Moments {
   mark(step) {
     const here = this.items.filter((item) => item.step === step);
     for (const item of this.items) item.main.ariaCurrent = here.includes(item) ? "step" : null;
-    if (here.length) {
-      const { item } = here[0];
-      this.list.scrollTop = item.offsetTop - this.list.offsetTop - 40;
-    }
+    if (here.length) this.list.scrollTop = here[0].item.offsetTop - 40;
     return here.map(({ name, reason }) => ` · ${name}${reason}`).join("");
   }
 

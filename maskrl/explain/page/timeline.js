@@ -7,15 +7,15 @@ const LETTERS = 30; // of a play's name beside the time line
 
 const cut = (words) => (words.length > LETTERS ? `${words.slice(0, LETTERS - 1)}\u2026` : words);
 
-/** Round ticks, at most `count`, within [low, high]. */
+/** Round ticks, at most `count`, within [low, high], and the digits after the point to write them. */
 function ticks(low, high, count) {
   const rough = (high - low) / Math.max(count, 1), power = 10 ** Math.floor(Math.log10(rough));
   const unit = [1, 2, 5, 10].map((n) => n * power).find((step) => step >= rough * 0.999);
-  const found = [];
+  const values = [];
   for (let n = Math.ceil(low / unit - 1e-9); n * unit <= high + unit * 1e-9; n++) {
-    found.push(n * unit);
+    values.push(n * unit);
   }
-  return found;
+  return { values, digits: Math.max(0, Math.ceil(-Math.log10(unit) - 1e-9)) };
 }
 
 // Bands that are images: a row for each of so many numbers of a step, and their weight.
@@ -168,8 +168,7 @@ class Timeline {
       }
       context.fillStyle = faint;
       let free = Infinity; // above the tick before
-      const values = ticks(band.low, band.high, height > 45 ? 3 : 2);
-      const digits = Math.max(0, Math.ceil(-Math.log10(values[1] - values[0] || 1) - 1e-9));
+      const { values, digits } = ticks(band.low, band.high, height > 45 ? 3 : 2);
       for (const value of values) {
         const y = this.y({ top, height, ...band }, value);
         const label = clamp(y + 4, top + 10, top + height - 1);
@@ -186,7 +185,7 @@ class Timeline {
     context.fillStyle = faint;
     context.fillText("step", this.gutter - 34, bottom + 13);
     const [from, to] = this.window;
-    for (const step of ticks(from, to, this.width / 80)) {
+    for (const step of ticks(from, to, this.width / 80).values) {
       if (!Number.isInteger(step)) continue;
       context.textAlign = "center";
       context.fillText(String(step), this.x(step), bottom + 13);

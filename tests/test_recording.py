@@ -132,7 +132,7 @@ def edit(path, drop=(), header=None, **arrays):
         ({"drop": ("ram",)}, "ram missing"),
         ({"drop": ("frames", "logits")}, "missing"),
         ({"drop": ("logits",), "header": {"logits": 3}}, "logits missing"),
-        ({"drop": ("pixels",), "header": {"frames": 3}}, "frames missing"),
+        ({"drop": ("frames",), "header": {"frames": 3}}, "frames missing"),
         ({"reward": np.zeros(4, np.float32)}, r"reward is float32\[4\], not float32\[5\]"),
         ({"action": np.zeros(5)}, "action is float64"),
         ({"frames": np.zeros((0, 210, 160, 3), np.uint8)}, "no frames"),

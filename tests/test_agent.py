@@ -8,8 +8,10 @@ import pytest
 from samples import agent_with, random_timestep, tiny_config
 
 from maskrl import learner, preprocess
-from maskrl.envs import Environments
-from maskrl.types import Unroll
+from maskrl.actor import ActorGroup, make_act
+from maskrl.devices import Devices
+from maskrl.envs import Environments, Row
+from maskrl.types import Snapshot, TimeStep, Unroll
 
 
 @functools.cache
@@ -155,6 +157,90 @@ def test_bootstrap_row_advances_nothing():
     after, _ = act(agent, params, states[-1], timesteps[4:])
     assert after[-1].normaliser.count.tolist() == [5, 5]
     assert after[-1].step.tolist() == [5, 5]
+
+
+class Watched(Environments):
+    """Environments that keep what went in and out."""
+
+    def reset(self):
+        self.rows, self.sent = [super().reset()], []
+        return self.rows[0]
+
+    def send(self, action, *who):
+        if not who:  # the opening sends, too
+            self.sent.append(np.array(action))
+        super().send(action, *who)
+
+    def recv(self):
+        self.rows.append(super().recv())
+        return self.rows[-1]
+
+
+def test_an_actor_group_hands_over_what_it_did():
+    """Two unrolls of three steps, in which games end: the learner's rows are those of the games."""
+    agent, params = agent_and_params()
+    envs, devices = Watched("Breakout", 2, 0, max_episode_steps=4), Devices(1)
+    start, snapshot = agent.init_state(np.arange(2)), Snapshot(params=params, updates=0)
+    group = ActorGroup(make_act(agent, devices), devices, envs, snapshot, start, KEY, 3)
+    trajectories = []
+    while len(trajectories) < 2:
+        group.receive()
+        if group.full:
+            trajectories.append(learner.assemble(agent, group.collected()))
+        group.act()
+    group.send()
+    group.close()
+    timesteps = [row.timestep for row in envs.rows]
+    states, outputs = act(agent, params, start, timesteps)
+    for first, trajectory in zip((0, 3), trajectories, strict=True):
+        for t in range(4):
+            at, expected = timesteps[first + t], outputs[first + t]
+            np.testing.assert_array_equal(trajectory.reward[t], at.reward)
+            np.testing.assert_array_equal(trajectory.discount[t], at.discount)
+            np.testing.assert_array_equal(trajectory.is_first[t], at.is_first)
+            np.testing.assert_allclose(trajectory.observation[t], expected.observation, atol=1e-5)
+            if t < 3:
+                np.testing.assert_array_equal(trajectory.action[t], envs.sent[first + t])
+                np.testing.assert_array_equal(trajectory.action[t], expected.action)
+        carry = (states[first - 1] if first else start).carry
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, atol=1e-5),
+            *(trajectory.initial_carry, carry),
+        )
+    assert sum(t.is_first.any() for t in timesteps) > 1
+
+
+class Scripted:
+    """One environment that comes with these rows: (reward, is first, done, game over)."""
+
+    num_envs = 1
+
+    def __init__(self, *rows):
+        self._rows = iter(rows)
+
+    def reset(self):
+        reward, *flags = map(np.atleast_1d, next(self._rows))
+        first, done, over = (flag.astype(bool) for flag in flags)
+        frame = np.zeros((1, 210, 160), np.uint8)
+        timestep = TimeStep(frame=frame, reward=reward, discount=~done * 1.0, is_first=first)
+        return Row(timestep, done, over, np.ones(1, int), np.zeros((1, 128), np.uint8))
+
+    recv = reset
+
+
+def test_what_is_counted():
+    """Clipped rewards and steps of lives; whole games' scores, with what an opening brings."""
+    rows = (
+        *((0, 1, 0, 0), (7, 0, 0, 0), (-3, 0, 0, 0), (2, 0, 1, 0)),
+        *((5, 1, 0, 0), (4, 0, 1, 1), (1, 1, 0, 0), (1, 0, 1, 0)),
+    )
+    envs = Scripted(*rows)
+    group = ActorGroup(None, Devices(1), envs, None, None, None, 100)
+    for _ in rows:
+        group.receive()
+    assert group.tally.agent_steps == 5
+    assert group.tally.scores == [7 - 3 + 2 + 5 + 4]
+    assert group.tally.lives == [[1 - 1 + 1, 3], [1, 1], [1, 1]]
 
 
 def test_sampling_does_not_depend_on_the_batch():

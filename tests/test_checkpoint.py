@@ -100,8 +100,10 @@ def test_damaged_description(tmp_path, text):
 def test_description_of_no_agent(tmp_path, field, value):
     checkpoint.save_agent(tmp_path / "agent", params_of(), info())
     path = tmp_path / "agent" / "agent.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
-    error(tmp_path / "agent")
+    content = json.loads(path.read_text()) | {field: value}
+    del content["sha256"]
+    path.write_text(checkpoint.sealed(content))
+    assert field in error(tmp_path / "agent")
 
 
 def test_no_agent(tmp_path):

@@ -91,8 +91,11 @@ def test_curves_that_there_are(tmp_path):
 
 
 def test_steps_to_a_threshold(tmp_path, capsys):
-    """Of every run; of several seeds of the same settings the mean, if all came to it."""
-    runs = [write_run(tmp_path / f"a{n}", [0.2] * n + [1.5], seed=n) for n in (2, 4)]
+    """Of every run; of several seeds of the same settings the mean, if all came to it.
+
+    The first lives are too few for it.
+    """
+    runs = [write_run(tmp_path / f"a{n}", [5, *[0.2] * (n - 1), 1.5], seed=n) for n in (2, 4)]
     runs.append(write_run(tmp_path / "b", [0.1, 0.2], groups=1))
     (tmp_path / "original_training_lives.csv").write_text(
         "game,from_step,to_step,clipped_reward_per_life,sem\n"

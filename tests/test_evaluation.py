@@ -23,16 +23,17 @@ def agent_and_params(mask="both", actions=4):
     return agent, params
 
 
-def replay(seed, actor, games, sample, max_episode_steps):
+def replay(how, actor, games):
     """The scores and lengths of one environment's games, step by step, all by itself."""
     agent, params = agent_and_params()
-    step = jax.jit(functools.partial(agent.step, greedy=not sample))
-    first = evaluation.environment_seed(seed)
-    envs = Environments("Breakout", 1, first + actor, max_episode_steps=max_episode_steps)
+    inverted = how.interventions(agent.spec)
+    step = jax.jit(functools.partial(agent.step, greedy=not how.sample, interventions=inverted))
+    seed = evaluation.environment_seed(how.seed) + actor
+    envs = Environments("Breakout", 1, seed, max_episode_steps=how.max_episode_steps)
     state, row = agent.init_state(np.array([actor])), envs.reset()
     scores, lengths, score, length = [], [], 0.0, 0
     while len(scores) < games:
-        state, output = step(params, state, row.timestep, jax.random.PRNGKey(seed))
+        state, output = step(params, state, row.timestep, jax.random.PRNGKey(how.seed))
         envs.send(np.asarray(output.action))
         row = envs.recv()
         score += row.timestep.reward[0]
@@ -45,8 +46,10 @@ def replay(seed, actor, games, sample, max_episode_steps):
     return scores, lengths
 
 
-@pytest.mark.parametrize("sample", [False, True])
-def test_exactly_n_games_as_if_alone(monkeypatch, sample):
+@pytest.mark.parametrize(
+    ("sample", "mode"), [(False, "normal"), (True, "normal"), (True, "inverse")]
+)
+def test_exactly_n_games_as_if_alone(monkeypatch, sample, mode):
     """Five games in two environments: three and two, the same as each played by itself.
 
     Sampled games end when their lives are lost; greedy ones may go on, and are cut off.
@@ -54,10 +57,10 @@ def test_exactly_n_games_as_if_alone(monkeypatch, sample):
     monkeypatch.setattr(evaluation, "MAX_ENVIRONMENTS", 2)
     agent, params = agent_and_params()
     limit = 400 if sample else 50
-    how = How(seed=11, sample=sample, max_episode_steps=limit)
+    how = How(mode=mode, seed=11, sample=sample, max_episode_steps=limit)
     games = evaluation.play(agent, params, 5, how)
     assert games.scores.shape == games.lengths.shape == (5,)
-    expected = [replay(11, i, n, sample, limit) for i, n in ((0, 3), (1, 2))]
+    expected = [replay(how, i, n) for i, n in ((0, 3), (1, 2))]
     assert games.scores.tolist() == [s for scores, _ in expected for s in scores]
     assert games.lengths.tolist() == [n for _, lengths in expected for n in lengths]
     if sample:

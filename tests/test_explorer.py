@@ -353,7 +353,7 @@ def test_a_brush_ends_with_the_play(show, browser):
     page = show(*games, address="#step=5&brush=50,100&show=policy", step=5)
     means = ["mean of 50\N{EN DASH}100", "mean of 50\N{EN DASH}59"]
     captions = [caption.text for caption in page.all("figcaption b") if caption.is_displayed()]
-    assert captions == [f"policy mask, {mean}" for mean in means]
+    assert captions == [f"{mean}, policy mask" for mean in means]
     assert [words.text for words in page.all(".facts .chosen")] == means
     layer = layers(games[1], beside=games)["policy"]
     mean = layer.mask[50:60].mean(axis=0)
@@ -364,7 +364,7 @@ def test_a_brush_ends_with_the_play(show, browser):
 
     page = Page(browser, page.path, "#step=5&brush=70,100&show=policy", 5)
     captions = [caption.text for caption in page.all("figcaption b") if caption.is_displayed()]
-    assert captions == ["policy mask, mean of 70\N{EN DASH}100", "policy mask, ended before 70"]
+    assert captions == ["mean of 70\N{EN DASH}100, policy mask", "ended before 70, policy mask"]
     assert page.all(".facts .chosen")[1].text == "ended before 70"
     assert page.all(".facts .value")[1].text == "value"  # of no steps
     np.testing.assert_array_equal(page.pixels("policy", 1), games[1].frames[5])
@@ -733,7 +733,7 @@ def test_two_games_side_by_side(show):
         want = overlay(game.frames[20], [shown.at(20)], game.view)
         np.testing.assert_allclose(page.pixels("policy", play).astype(int), want, atol=1)
     captions = [caption.text for caption in page.all("figcaption b") if caption.is_displayed()]
-    assert captions == ["game", "policy mask", "game", "policy mask: 1 \N{MINUS SIGN} M"]
+    assert captions == ["game", "policy mask", "game", "1 \N{MINUS SIGN} M, policy mask"]
     overs = page.all(".over")
     assert [over.is_displayed() for over in overs] == [False, False]
     page.scrub(60)
@@ -759,6 +759,71 @@ def test_several_games(show):
     for play, game in enumerate((games[2], games[1])):
         np.testing.assert_array_equal(page.pixels("game", play), game.frames[25])
     assert page.state("plays") == "2,1"
+
+
+def test_a_note_is_of_its_step_and_of_its_play(show, browser):
+    """Taken while the game plays; then its play is the second one, then on no side, then back."""
+    page = show(made_up(300), made_up(200, mode="inverse"))
+    page.set("second-game", "")
+    page.press(Keys.SPACE)
+    time.sleep(0.5)
+    page.press("m")
+    step = int(page.find("#note-step").text.split()[-1])
+    time.sleep(0.5)
+    page.find("#note-text").send_keys("here", Keys.ENTER)
+    assert step > 0
+    assert json.loads(page.state("notes")) == [{"step": step, "text": "here", "play": 0}]
+    for first, second, listed in (("1", "0", f"step {step} here\nnormal play"), ("1", "", "")):
+        page.set("first-game", first)
+        page.set("second-game", second)
+        time.sleep(0.3)
+        page.set("kind", "note")
+        texts = [item.text for item in page.all("#moments-list .note .moment")]
+        assert texts == [listed] * bool(listed)
+
+
+def test_plays_of_one_name_are_told_apart(show):
+    page = show(made_up(30), made_up(40, seed=7), address="#plays=0,1")
+    legend = [item.text for item in page.all("#legend li")][:2]
+    assert legend == ["normal play, seed 0", "normal play, seed 7"]
+
+
+def test_a_longer_play_is_shown_whole(show):
+    """Unless one had zoomed."""
+    page = show(made_up(90), made_up(300, seed=7), address="#plays=0")
+    page.set("second-game", "1")
+    assert page.state("window") is None
+    page.set("second-game", "")
+    page.press("+")
+    zoomed = page.state("window")
+    page.set("second-game", "1")
+    assert page.state("window") == zoomed
+
+
+def test_values_are_of_the_step_under_the_pointer(show):
+    """Also when the time line moves under it."""
+    page = show(made_up(400), address="#step=120&window=100,200", step=120)
+    page.on_curves(("move", 0.25, 0.1))
+    page.wait_for(120)
+    assert page.cursor()["read"] == "125"
+    page.press(Keys.END)
+    page.wait_for(399)
+    start, end = map(int, page.state("window").split(","))
+    assert int(page.cursor()["read"]) == pytest.approx(start + 0.25 * (end - start), abs=1)
+
+
+def test_a_touchpad_turns_the_wheel_little_by_little(show):
+    page = show(made_up(300), address="#step=100&window=80,120", step=100)
+    turn = (
+        "for (let n = 0; n < 100; n++) document.getElementById('curves').dispatchEvent("
+        "new WheelEvent('wheel', {...arguments[0], clientX: 700, clientY: 700}))"
+    )
+    spans = []
+    for delta in ({"deltaX": 10}, {"deltaX": -10}, {"deltaY": 4}):
+        page.run(turn, delta)
+        spans.append([int(step) for step in page.state("window").split(",")])
+    assert spans[:2] == [[130, 170], [80, 120]]
+    assert spans[2][1] - spans[2][0] == pytest.approx(40 * 1.0015**400, abs=4)
 
 
 def test_the_address_opens_a_moment_with_its_notes(show, browser):
@@ -837,6 +902,7 @@ def test_saving_the_view(show, tmp_path):
     assert "step 100 of 300" in words
     assert "state value" in words
     kinds = [child.tag.split("}")[1] for child in drawing.iter()]
+    assert f"{made_up(300).value[100]:.3f}".replace("-", "\N{MINUS SIGN}") in words  # the cursor's
     assert kinds.count("image") == 5  # three panels, the cells by time, what is looked at
     assert kinds.count("path") > 8
 

@@ -474,7 +474,7 @@ while not asked:
 os.kill(os.getpid(), signal.SIGHUP)
 time.sleep(float(sys.argv[1]) * ECHO)
 os.kill(os.getpid(), signal.SIGTERM)
-time.sleep(0.3 * ECHO)
+time.sleep(ECHO)
 print("saved")
 sys.exit(signals.exit_code)
 """

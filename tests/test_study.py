@@ -5,6 +5,7 @@ import contextlib
 import csv
 import dataclasses
 import functools
+import pathlib
 import random
 import threading
 import types
@@ -119,6 +120,11 @@ def test_curves_of_a_map_that_is_right_and_of_one_that_is_wrong():
     np.testing.assert_allclose(black[1, 0], [high] * 7 + [0.5], rtol=1e-5)
     np.testing.assert_allclose(curve["value"][0, 0, 0, 1:, 0], 3.0, rtol=1e-5)
     assert curve["kl"][0, 1, 0, 1:].max() < 1e-6
+    for target, what in (("action", "probability"), ("value", "value")):
+        found = {f"{what}.{target}": np.moveaxis(curve[what], -1, 0)}
+        better, worse = report.gains(found, target).T
+        assert better.min() > 0.4
+        assert worse.max() < -0.4
     assert measures.area(black[0, 1], axis=-1) == pytest.approx(0.985 * high + 0.0075, rel=1e-3)
 
 
@@ -275,6 +281,13 @@ def test_a_controlled_agent_plays_by_the_controls_mask():
         seen = np.ones(2) if name == "ones" else np.asarray(mask[:, 7, 7])
         cell = np.asarray(features[:, 2, 2].sum(axis=-1)) * seen
         np.testing.assert_allclose(out.network.logits[0, :, 1], cell, rtol=1e-4, atol=1e-5)
+        # An action that is better than what the one logit is worth, and worse than the other.
+        between = (out.network.logits + plain.network.logits)[0, 0, 1] / 2
+        moved = params | {"policy": params["policy"] | {"bias": np.array([-9, 0, between, -9.0])}}
+        actions = [
+            who.step(moved, state, step, key, greedy=True)[1].action[0] for who in (agent, played)
+        ]
+        assert sorted(actions) == [1, 2]
     np.testing.assert_allclose(
         apply_head(params["policy"], features, mask), plain.network.logits[0], atol=1e-5
     )
@@ -325,6 +338,63 @@ def test_few_moments_are_of_many_games():
     game = np.repeat([0, 1, 2], [4, 4, 2])
     assert game[run.in_turns(game)[:6]].tolist() == [0, 0, 1, 1, 2, 2]
     assert sorted(run.in_turns(game)) == list(range(10))
+
+
+def test_the_better_map_is_said_to_be_better(monkeypatch):
+    """The mask finds the screen's part that decides, all other methods the part that does not."""
+    spec = agent_with().spec
+    names = run.method_names(spec, "action")
+    kept = np.zeros((4, len(names), 2, 3, len(measures.SHARES)))
+    kept[:, :, 0] = 1  # deleted first, what does not decide changes nothing
+    kept[:, names.index("mask")] = kept[:, 0, ::-1][0]
+    small = np.random.default_rng(0).uniform(size=(4, len(names), 10, 10))
+    found = {"index": np.arange(4), "cells.action": small}
+    found |= {"probability.action": kept, "kept.action": kept}
+    monkeypatch.setattr(report, "read_maps", lambda subject: found)
+    seen = types.SimpleNamespace(game=np.array([0, 0, 1, 1]))
+    monkeypatch.setattr(collect, "read", lambda path: seen)
+    agent = types.SimpleNamespace(spec=spec)
+    subject = types.SimpleNamespace(name="a", agent=agent, folder=pathlib.Path())
+    table = report.methods_table([subject], "action")
+    at = {name: n for n, name in enumerate(table.columns)}
+    for name, row in zip(names, table.rows, strict=True):
+        gain, less = row[at["gain"]].split()[0], row[at["mask - this"]].split()[0]
+        assert (float(gain) > 0.5) == (name == "mask")
+        assert row[at["kept at 10 %"]].split()[0] == ("100" if name == "mask" else "0")
+        assert less == "-" if name == "mask" else float(less) > 1
+
+
+def test_no_part_of_a_controls_games_is_another_part(tmp_path):
+    """Nor are they the games that were looked at; every control plays the same ones."""
+    budget, seeds = run.Budget(seed=7), []
+
+    class Player:
+        def play(self, params, seed):
+            seeds.append(seed)
+            return types.SimpleNamespace(scores=np.zeros(1), lengths=np.zeros(1))
+
+    subject = types.SimpleNamespace(params=None)
+    for control in ("normal", "shifted"):
+        for part in range(5):
+            run._play(subject, budget, lambda *_: Player(), control, part, tmp_path / "part.json")
+    assert len({7, *seeds[:5]}) == 6
+    assert seeds[:5] == seeds[5:]
+
+
+def test_moments_are_what_was_played():
+    """With memory, input and masks of their steps the network chooses what was chosen there."""
+    agent = agent_with(num_actions=4)
+    params = jax.tree.map(np.array, agent.init_params(jax.random.PRNGKey(0)))
+    params["policy"]["kernel"] *= 100
+    found = collect.collect(agent, params, 2, 16, 3, 24)
+    scene, every = found.scene, np.flatnonzero(found.step_game == 1)[0]
+    said = probe(agent, params, scene)(scene.observation)
+    np.testing.assert_array_equal(said.logits.argmax(-1), scene.action)
+    at = found.step + np.where(found.game == 1, every, 0)
+    for branch in ("policy", "value"):
+        mask = getattr(said, f"{branch}_mask")
+        np.testing.assert_allclose(mask, found.masks[branch][at], atol=1e-5)
+        assert np.abs(np.diff(mask, axis=0)).max() > 1e-3  # so that another memory would be seen
 
 
 SMALL = {"frames": 4, "games": 2, "look_steps": 12, "episodes": 2, "max_episode_steps": 8}

@@ -8,15 +8,19 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from samples import TINY, compilations, random_unroll, tiny_config, train_tiny
+from samples import TINY, agent_with, compilations, random_unroll, tiny_config, train_tiny
 from test_devices import run_on_devices
 
+from benchmarks import ship
 from maskrl import checkpoint, evaluation, schedule, training
+from maskrl.a3c import A3C
 from maskrl.actor import ActorGroup
+from maskrl.archive import Archive
 from maskrl.envs import Environments
 from maskrl.errors import UserError
 from maskrl.metrics import CHECKED, LAYERS, Metrics, NotFinite
 from maskrl.schedule import Clock, Every
+from maskrl.study.run import Budget
 
 
 def rows_of(run):
@@ -534,6 +538,47 @@ def test_saves_at_intervals(tmp_path, monkeypatch):
     train_tiny(tmp_path / "run", save_every=10, core="none")
     kept = [p for p in os.listdir(tmp_path / "run" / "checkpoints") if p.isdigit()]
     assert len(kept) == 2
+
+
+def test_when_it_saves(tmp_path, monkeypatch):
+    """After a minute, and every minute until it has worked; then every ten."""
+    now, saved, save, tick = [0.0], [], Archive.save, A3C.tick
+
+    def ticking(self):
+        now[0] += 5
+        return tick(self)
+
+    def failing_twice(self, *args):
+        saved.append(now[0])
+        return len(saved) > 2 and save(self, *args)
+
+    monkeypatch.setattr(Clock, "seconds", property(lambda self: now[0]))
+    monkeypatch.setattr(A3C, "tick", ticking)
+    monkeypatch.setattr(Archive, "save", failing_twice)
+    train_tiny(tmp_path / "run", core="none", steps=1200, log_seconds=1e9)
+    assert saved[:4] == [60, 120, 180, 600]  # at multiples of the interval
+
+
+def test_the_runs_evaluations(monkeypatch):
+    """Games that no one else plays, of the run's own length; stopped at once if it is."""
+    seen = []
+
+    class Seen(evaluation.Player):
+        def __init__(self, agent, episodes, how):
+            seen.append((episodes, how))
+            super().__init__(agent, episodes, how)
+
+    monkeypatch.setattr(evaluation, "Player", Seen)
+    agent, config = agent_with(), tiny_config(seed=1, eval_episodes=3, eval_episode_steps=9)
+    play = training.evaluation_of(agent, config, lambda: True)
+    ((episodes, how),) = seen
+    assert (episodes, how.mode, how.sample, how.max_episode_steps) == (3, "normal", False, 9)
+    of_others = {config.seed, ship.SEED, Budget.seed, *range(100)}
+    assert evaluation.environment_seed(how.seed) not in set(
+        map(evaluation.environment_seed, of_others)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        play(agent.init_params(jax.random.PRNGKey(0)))
 
 
 def test_tensorboard_events(first):

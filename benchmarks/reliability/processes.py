@@ -127,7 +127,7 @@ def signals(cases: int, seed: int, folder: pathlib.Path) -> Iterator[Case]:
     """
     for case, rng, run, stage in _stages(cases, seed, folder):
         before, number = newest_of(run), rng.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-        twice = case["number"] // len(STAGES) % 2 == 1
+        twice = case["number"] % 2 == 1
         with _victim(case, folder, run) as victim:
             # Before, Python itself is starting, and does as Python does.
             victim.until(lambda: victim.times("start") > 1)

@@ -135,7 +135,8 @@ def write_explorer(
 def _shared(described: Sequence[dict]) -> list[str]:
     """The variant and the agent, if they are all recordings'; else they join the plays' names.
 
-    There they come first: where there is no room for a name, its end is cut.
+    There they come first: where there is no room for a name, its end is cut. Plays that still have
+    one name are told apart by their seeds.
     """
     shared = []
     for part in ("variant", "agent"):
@@ -144,6 +145,10 @@ def _shared(described: Sequence[dict]) -> list[str]:
         else:
             for one in described:
                 one["name"] = f"{one[part]} · {one['name']}"
+    names = [one["name"] for one in described]
+    for one in described:
+        if names.count(one["name"]) > 1:
+            one["name"] += f", seed {one['seed']}"
     return [part for part in shared if part]
 
 
@@ -197,6 +202,7 @@ def _write_recording(file, number: int, recording: Recording, masks: dict[str, L
         "seed": recording.seed,
         "length": len(recording),
         "finalScore": recording.final_score,
+        "end": "Cut off" if recording.cut_off else "Game over",
         "actions": [_action(name) for name in recording.action_names],
         "view": list(recording.view),
         "inverted": list(branches(recording.branch)) if recording.mode == "inverse" else [],

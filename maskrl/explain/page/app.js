@@ -9,6 +9,7 @@ const state = {
 };
 let plays = [], timeline, moments, sights;
 let playing = false, pending = false, busy = false, saying, addressing;
+let loops = 0, choices = 0; // so that only the newest goes on
 
 // ------------------------------------------------------------------------------- drawing
 
@@ -21,13 +22,17 @@ function request() {
 async function draw() {
   pending = false;
   if (busy || !timeline) return;
-  const { step } = state;
+  const { step } = state, shown = plays;
   const frames = plays.map((play) => play.recording.frames.at(play.stepAt(step)));
   if (frames.some((frame) => frame instanceof Promise)) {
     busy = true; // a slow chunk is shown when it comes, and only then the newest step
-    for (const index in frames) frames[index] = await frames[index];
-    busy = false;
-    if (step !== state.step) request();
+    try {
+      for (const index in frames) frames[index] = await frames[index];
+    } finally {
+      busy = false;
+    }
+    if (step !== state.step || shown !== plays) request();
+    if (shown !== plays) return;
   }
   const sight = sights.active;
   plays.forEach((play, index) => play.draw(step, frames[index], { ...state, sight }));
@@ -79,7 +84,8 @@ function set(changed) {
 
 /** Shows these recordings, by index: one, or two to compare. */
 async function choose(chosen) {
-  const recordings = await Promise.all(chosen.map(load));
+  const choice = ++choices, recordings = await Promise.all(chosen.map(load));
+  if (choice !== choices) return;
   plays = recordings.map((recording, rank) => new Play(recording, rank));
   element("plays").replaceChildren(...plays.map(({ section }) => section));
   element("plays").dataset.count = plays.length;
@@ -119,6 +125,7 @@ function addGames() {
     }
     menu.addEventListener("change", () => {
       const chosen = ["first-game", "second-game"].map((which) => element(which).value);
+      if (element("whole").disabled) state.window = null; // the whole of the next ones, too
       choose(chosen.filter((value) => value !== "").map(Number));
     });
   }
@@ -197,7 +204,10 @@ function zoom(factor) {
 }
 
 function clear() {
-  set({ brush: null, cell: null, sight: null });
+  const chosen = ["brush", "cell", "sight"].filter((name) => state[name] !== null);
+  if (!chosen.length) return;
+  if (element("selection").contains(document.activeElement)) element("play").focus();
+  set(Object.fromEntries(chosen.map((name) => [name, null])));
 }
 
 function toMoment(direction) {
@@ -210,9 +220,10 @@ function play(wanted) {
   playing = wanted;
   element("play").textContent = playing ? "Pause" : "Play";
   if (!playing) return request();
+  const loop = ++loops;
   let last = performance.now(), owed = 0;
   const tick = (time) => {
-    if (!playing) return;
+    if (!playing || loop !== loops) return;
     owed += (Math.max(time - last, 0) / 1000) * header.fps * Number(element("speed").value);
     last = time;
     const steps = Math.floor(owed);
@@ -225,6 +236,7 @@ function play(wanted) {
 }
 
 function note() {
+  if (playing) play(false); // it is of this step
   element("note-step").textContent = `Note at step ${state.step}`;
   element("note-text").value = "";
   element("noting").returnValue = ""; // Escape leaves it so
@@ -255,7 +267,8 @@ function addControls() {
   }
   element("noting").addEventListener("close", ({ target }) => {
     const text = element("note-text").value.trim();
-    if (text && target.returnValue === "keep") set({ notes: [...state.notes, { step: state.step, text }] });
+    if (!text || target.returnValue !== "keep") return;
+    set({ notes: [...state.notes, { step: state.step, text, play: state.plays[0] }] });
   });
   for (const { name, words } of header.curves) {
     const input = make("input", { type: "checkbox", value: name });
@@ -275,7 +288,9 @@ function addControls() {
   });
   new ResizeObserver(() => timeline && set({})).observe(element("curves"));
   window.addEventListener("hashchange", () => {
-    if (location.hash !== addressing) open();
+    if (location.hash === addressing) return;
+    Object.assign(state, { brush: null, cell: null, sight: null, window: null });
+    open();
   });
 }
 
@@ -331,7 +346,7 @@ function writeAddress() {
   if (location.hash !== addressing) history.replaceState(null, "", addressing);
 }
 
-/** Takes the state from the address, and shows it. What it does not say stays as it is. */
+/** Takes the state from the address, and shows it. Settings that it does not say stay. */
 async function open() {
   const words = new URLSearchParams(location.hash.slice(1));
   const options = { style: [...element("style").options], scale: [...element("scale").options] };
@@ -361,7 +376,8 @@ function steps(list, apart) {
 function readNotes(text) {
   try {
     return JSON.parse(text).filter(({ step }) => Number.isInteger(step) && step >= 0)
-      .map(({ step, text: words }) => ({ step, text: String(words) }));
+      .map(({ step, text: words, play }) =>
+        ({ step, text: String(words), play: header.recordings[play] ? play : 0 }));
   } catch {
     return []; // an address that was cut off
   }

@@ -16,12 +16,15 @@ class SvgContext {
   moveTo(x, y) { this.path += `M${x.toFixed(2)} ${y.toFixed(2)}`; }
   lineTo(x, y) { this.path += `${this.path ? "L" : "M"}${x.toFixed(2)} ${y.toFixed(2)}`; }
   rect(x, y, width, height) { this.path = `M${x} ${y}h${width}v${height}h${-width}z`; }
+  arc(x, y, r) { this.path = `M${x - r} ${y}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`; }
   setLineDash(dash) { this.dash = dash; }
 
   stroke() {
     this.parts.push(`<path d="${this.path}" fill="none" stroke="${this.strokeStyle}" ` +
       `stroke-width="${this.lineWidth}" stroke-dasharray="${this.dash.join(" ")}"/>`);
   }
+
+  fill() { this.parts.push(`<path d="${this.path}" fill="${this.fillStyle}"/>`); }
 
   clip() {
     this.clips += 1;
@@ -87,6 +90,7 @@ function svgView() {
   const { size, top } = drawView(context);
   context.parts.push(`<g transform="translate(0 ${top})">`);
   timeline.drawStill(context);
+  timeline.drawCursor(context, state.step, sights.active);
   context.parts.push("</g>");
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${size.width} ${size.height}" ` +
     `font-family="system-ui, sans-serif">${context.parts.join("\n")}</svg>`;

@@ -74,7 +74,7 @@ class Facts {
     }
     this.chosen.textContent = brush ? meanOf(part, brush)
       : `${recording.actions[action].name} ${played[action].toFixed(2)}`;
-    this.stick.setAttribute("aria-label", `probabilities: ${this.chosen.textContent} is played`);
+    this.stick.setAttribute("aria-label", `probabilities: ${this.chosen.textContent}${brush ? "" : " is played"}`);
     this.head.replaceChildren(make("th", {}), ...columns.map(([words]) => make("th", {}, words)));
     const most = (index) => Math.max(...columns.map(([, p]) => p[index] ?? 0));
     const order = [...recording.actions.keys()].sort((one, other) => most(other) - most(one));

@@ -24,9 +24,12 @@ class Moments {
             cellName(cell) });
       }
     }
-    for (const { step, text } of notes) {
-      found.push({ step, kind: "note", recording: this.plays[0].recording, rank: 0, reason: text,
-        before: step, after: step });
+    for (const note of notes) {
+      const { step, text } = note;
+      const of = this.plays.find(({ recording }) => recording.index === note.play);
+      if (!of) continue; // it comes back with its play
+      found.push({ step, kind: "note", recording: of.recording, rank: of.rank, reason: text,
+        before: step, after: step, note });
     }
     return found;
   }
@@ -50,6 +53,7 @@ class Moments {
       || present.has(kind)).map(([kind, words]) => make("option", { value: kind }, words)));
     if (!present.has(state.kind)) state.kind = "all";
     menu.value = state.kind;
+    const focused = this.items?.findIndex(({ item }) => item.contains(document.activeElement));
     this.items = this.shown().map((moment) => {
       const { step, kind, reason, recording, rank, before, after } = moment;
       const small = this.thumb(recording, Math.min(step, recording.length - 1)); // notes: any step
@@ -69,13 +73,14 @@ class Moments {
         const button = make("button", { type: "button" }, "\u00d7");
         button.title = button.ariaLabel = "delete this note";
         button.addEventListener("click", () =>
-          set({ notes: state.notes.filter(({ step: at, text }) => at !== step || text !== reason) }));
+          set({ notes: state.notes.filter((note) => note !== moment.note) }));
         pair.append(button);
       }
       return { step, reason, name: two ? `${recording.name}: ` : "", main,
         item: make("li", { className: kind }, main, pair) };
     });
     this.list.replaceChildren(...this.items.map(({ item }) => item));
+    if (focused >= 0) this.items.at(Math.min(focused, this.items.length - 1))?.main.focus();
     this.drawThumbs();
   }
 

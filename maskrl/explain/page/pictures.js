@@ -138,11 +138,10 @@ class Panel {
     this.canvas.dataset.panel = name;
     this.canvas.setAttribute("role", "img");
     const inverted = this.branches.filter((branch) => recording.inverted.includes(branch));
-    this.words = NAMES[name] + (inverted.length
-      ? `: 1 \u2212 M${this.branches.length > inverted.length ? ` (${inverted})` : ""}` : "");
-    this.canvas.setAttribute("aria-label", `${recording.name}: ${this.words}`);
+    this.inverted = !inverted.length ? [] // first: where there is no room, a caption's end is cut
+      : [`1 \u2212 M${this.branches.length > inverted.length ? ` (${inverted})` : ""}`];
     this.context = this.canvas.getContext("2d");
-    this.caption = make("b", {}, this.words);
+    this.caption = make("b");
     this.reading = make("span");
     this.bars = this.branches.map((branch) => ({
       branch, canvas: make("canvas", { width: 256, height: 10, className: "bar" }),
@@ -150,7 +149,7 @@ class Panel {
     }));
     this.figure = make("figure", {},
       make("figcaption", {}, this.caption, this.reading), this.canvas,
-      make("div", { className: "scales" }, ...this.bars.map(({ canvas, low, high }) =>
+      make("div", { className: `scales${this.bars.length > 1 ? " two" : ""}` }, ...this.bars.map(({ canvas, low, high }) =>
         make("div", { className: "scale" }, low, canvas, high))));
     if (!this.branches.length) return;
     this.canvas.addEventListener("pointermove", (event) => this.hover(event));
@@ -203,8 +202,12 @@ class Panel {
     paint(this.context, frame, masks, this.geometry, settings);
     if (settings.cell !== null && this.branches.length) this.mark(settings.cell);
     if (settings.sight !== null && recording.sights) this.surround(step, settings.sight);
-    this.caption.textContent = this.words + (brush && this.branches.length
-      ? `, ${meanOf(part, brush)}` : "");
+    const words = [...this.inverted, ...(brush && this.branches.length ? [meanOf(part, brush)] : []),
+      NAMES[this.name]].join(", ");
+    if (words !== this.caption.title) {
+      this.caption.textContent = this.caption.title = words;
+      this.canvas.setAttribute("aria-label", `${recording.name}: ${words}`);
+    }
     this.canvas.dataset.step = step;
     this.read();
   }
@@ -262,7 +265,7 @@ class Play {
       ...(recording.branches.length > 1 ? ["both"] : [])];
     this.panels = names.map((name) => new Panel(name, recording, geometry));
     this.over = make("p", { className: "over", hidden: true },
-      `Game over after ${recording.length} steps, score ${number(recording.finalScore)}`);
+      `${recording.end} after ${recording.length} steps, score ${number(recording.finalScore)}`);
     this.pictures = make("div", { className: "panels" },
       ...this.panels.map((panel) => panel.figure), this.over);
     const title = make("h2", { className: `rank-${rank}`, title: recording.name },

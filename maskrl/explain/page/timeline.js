@@ -155,11 +155,13 @@ class Timeline {
       context.fillStyle = line;
       context.fillRect(0, Math.round(top), this.gutter + this.width + RIGHT, 1);
       context.textAlign = "left";
-      context.fillStyle = ink;
+      const two = this.recordings.length > 1; // whose it is, where there is no room for a name
+      context.fillStyle = recording && two
+        ? this.colours[`rank-${this.recordings.indexOf(recording)}`] : ink;
       context.fillText(words, 4, top + 12);
       if (recording) {
         context.fillStyle = faint;
-        const lines = [...(this.recordings.length > 1 ? [cut(recording.name)] : []),
+        const lines = [...(two ? [cut(recording.name)] : []),
           `${this.settings.branch} mask`, ...(name === "cells" ? ["screen: top", "to bottom"] : [])];
         lines.forEach((words, n) => {
           if (26 + 13 * n < height) context.fillText(words, 4, top + 25 + 13 * n, this.gutter - 8);
@@ -313,13 +315,19 @@ class Timeline {
     context.globalAlpha = 1;
   }
 
-  /** What changes at every step: the cursor, the hairline, and the values under it. */
+  /** The bands, and what changes at every step. */
   draw(step, sight) {
     const context = this.canvas.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     context.drawImage(this.still, 0, 0);
     context.scale(this.ratio, this.ratio);
+    const read = this.drawCursor(context, step, sight);
+    Object.assign(this.canvas.dataset, { step, x: this.x(step), read });
+  }
+
+  /** The cursor, the hairline, and the values under it; returns the step that they are of. */
+  drawCursor(context, step, sight) {
     context.font = "11px system-ui, sans-serif";
     const [from, to] = this.window;
     if (sight !== null && sight !== this.settings.sight) {
@@ -329,7 +337,7 @@ class Timeline {
       context.fillStyle = this.colours.ink;
       context.fillRect(this.x(step) - 0.75, 0, 1.5, this.height - AXIS);
     }
-    const read = this.hovered?.step ?? step;
+    const read = this.hovered ? clamp(this.stepAtX(this.hovered.x), from, to) : step;
     if (this.hovered) {
       context.fillStyle = this.colours.faint;
       context.fillRect(this.x(read) - 0.25, 0, 0.5, this.height - AXIS);
@@ -343,9 +351,7 @@ class Timeline {
       context.textAlign = "left";
     }
     this.drawReadings(context, read, sight);
-    this.canvas.dataset.step = step;
-    this.canvas.dataset.x = this.x(step);
-    this.canvas.dataset.read = read;
+    return read;
   }
 
   drawReadings(context, step, sight) {
@@ -366,6 +372,8 @@ class Timeline {
       }
       if (!band.at) {
         if (this.hovered?.cell != null && step < band.recording.length && band.height > 70) {
+          context.fillStyle = this.colours.card; // over the lines that stand there
+          context.fillRect(0, band.top + band.height - 30, this.gutter - 4, 29);
           context.fillStyle = this.colours.ink;
           const value = maskAt(band.recording, this.settings.branch, step, this.hovered.cell);
           context.fillText(`${cellName(this.hovered.cell)}`, 4, band.top + band.height - 18);
@@ -406,10 +414,10 @@ class Timeline {
     return [start, Math.min(Math.max(to, start + LEAST), last)];
   }
 
-  /** The window moved by a part of its span. */
-  panned(part) {
+  /** The window moved by so many steps. */
+  panned(steps) {
     const [from, to] = this.window, span = to - from;
-    const start = clamp(Math.round(from + part * span), 0, this.length - 1 - span);
+    const start = clamp(from + steps, 0, this.length - 1 - span);
     return [start, start + span];
   }
 }
@@ -419,6 +427,7 @@ function listen(canvas) {
   const down = new Map(); // pointer -> its last x
   let start = null, pinch = null;
   canvas.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
     canvas.setPointerCapture(event.pointerId);
     down.set(event.pointerId, event.offsetX);
     if (down.size === 2) {
@@ -463,11 +472,22 @@ function listen(canvas) {
     timeline.hovered = null;
     request();
   });
+  const owed = { pan: 0, zoom: 0 }; // a touchpad turns by less than a step at a time
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
-    const sideways = Math.abs(event.deltaX) > Math.abs(event.deltaY) || event.shiftKey;
-    const turned = event.deltaX || event.deltaY;
-    set({ window: sideways ? timeline.panned(turned / 800)
-      : timeline.zoomed(1.0015 ** event.deltaY, timeline.place(event).step) });
+    const { window: [from, to] } = timeline;
+    if (Math.abs(event.deltaX) > Math.abs(event.deltaY) || event.shiftKey) {
+      owed.pan += ((event.deltaX || event.deltaY) * (to - from)) / 800;
+      const steps = Math.trunc(owed.pan);
+      owed.pan -= steps;
+      if (steps) set({ window: timeline.panned(steps) });
+    } else {
+      owed.zoom += event.deltaY;
+      const zoomed = timeline.zoomed(1.0015 ** owed.zoom, timeline.place(event).step);
+      const [span, before] = [zoomed[1] - zoomed[0], to - from];
+      if (span !== before) owed.zoom -= Math.log(span / before) / Math.log(1.0015);
+      owed.zoom = clamp(owed.zoom, -50, 50); // it may be at its end
+      if (span !== before) set({ window: zoomed });
+    }
   }, { passive: false });
 }

@@ -20,6 +20,8 @@ def agent_and_params(mask="both", actions=4):
     agent = agent_with(num_actions=actions, mask=mask, core="convlstm")
     params = jax.tree.map(np.array, agent.init_params(jax.random.PRNGKey(0)))
     params["policy"]["kernel"] *= 100
+    if mask in ("policy", "both"):
+        params["policy"]["mask"]["kernel"] *= 100  # a mask near 0.5 is its own inverse
     return agent, params
 
 

@@ -138,10 +138,11 @@ class Panel {
     this.canvas.dataset.panel = name;
     this.canvas.setAttribute("role", "img");
     const inverted = this.branches.filter((branch) => recording.inverted.includes(branch));
-    this.inverted = !inverted.length ? [] // first: where there is no room, a caption's end is cut
-      : [`1 \u2212 M${this.branches.length > inverted.length ? ` (${inverted})` : ""}`];
+    this.inverted = inverted.length
+      ? `1 \u2212 M${this.branches.length > inverted.length ? ` (${inverted})` : ""}` : "";
     this.context = this.canvas.getContext("2d");
     this.caption = make("b");
+    this.call("");
     this.reading = make("span");
     this.bars = this.branches.map((branch) => ({
       branch, canvas: make("canvas", { width: 256, height: 10, className: "bar" }),
@@ -202,14 +203,17 @@ class Panel {
     paint(this.context, frame, masks, this.geometry, settings);
     if (settings.cell !== null && this.branches.length) this.mark(settings.cell);
     if (settings.sight !== null && recording.sights) this.surround(step, settings.sight);
-    const words = [...this.inverted, ...(brush && this.branches.length ? [meanOf(part, brush)] : []),
-      NAMES[this.name]].join(", ");
-    if (words !== this.caption.title) {
-      this.caption.textContent = this.caption.title = words;
-      this.canvas.setAttribute("aria-label", `${recording.name}: ${words}`);
-    }
+    this.call(brush && this.branches.length ? meanOf(part, brush) : "");
     this.canvas.dataset.step = step;
     this.read();
+  }
+
+  /** Says what it shows; first what is special, for where there is no room a caption's end is cut. */
+  call(mean) {
+    const words = [this.inverted, mean, NAMES[this.name]].filter(Boolean).join(", ");
+    if (words === this.caption.title) return;
+    this.caption.textContent = this.caption.title = words;
+    this.canvas.setAttribute("aria-label", `${this.recording.name}: ${words}`);
   }
 
   /** A frame around the chosen cell. */

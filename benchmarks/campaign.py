@@ -236,13 +236,10 @@ def main(argv: list[str] | None = None) -> int:
     add("--status", action="store_true", help="say how the runs stand, and end")
     with exit_on_user_error("benchmarks.campaign"):
         args = parser.parse_args(argv)
-        if args.jobs is not None and args.jobs < 1:
-            raise UserError(f"--jobs {args.jobs}: at least one run at a time")
-        runs = read(args.list, args.runs)
         cores: list[int | None] = sorted(os.sched_getaffinity(0))
-        if args.jobs is not None and args.jobs > len(cores):
-            raise UserError(f"--jobs {args.jobs}: there are {len(cores)} cores, one for each run")
-        cores = cores[: args.jobs]
+        if args.jobs is not None and not 1 <= args.jobs <= len(cores):
+            raise UserError(f"--jobs {args.jobs}: from 1 to {len(cores)}, a core for each run")
+        runs, cores = read(args.list, args.runs), cores[: args.jobs]
         if args.only is not None:
             if not 0 <= args.only < len(runs):
                 raise UserError(f"--only {args.only}: the list has {len(runs)} runs, from 0")

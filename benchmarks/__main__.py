@@ -23,7 +23,6 @@ training loop at every combination instead, whole unrolls of all groups, beside 
 as many environments as a group has. All of it is compiled before anything is measured.
 """
 
-import argparse
 import concurrent.futures
 import dataclasses
 import functools
@@ -51,6 +50,7 @@ from maskrl import devices, evaluation, files, learner, run_state
 from maskrl.a3c import A3C
 from maskrl.actor import ActorGroup, make_act
 from maskrl.agent import Agent, agent_of
+from maskrl.cli import Parser
 from maskrl.config import Config
 from maskrl.devices import Devices
 from maskrl.envs import Environments, Row, game_name
@@ -411,11 +411,7 @@ def machine() -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("python -m benchmarks", __doc__)
     add = parser.add_argument
     add("--game", default="SpaceInvaders")
     add("--groups", type=int, nargs="+", default=[Config.groups])
@@ -427,8 +423,9 @@ def main(argv: list[str] | None = None) -> int:
     add("--loop", action="store_true", help="the loop without games and network")
     add("--profile", type=pathlib.Path, help="trace an unroll and an update into this folder")
     add("--output", type=pathlib.Path, help="JSON file")
-    args = parser.parse_args(argv)
     with exit_on_user_error("benchmarks"):
+        args = parser.parse_args(argv)
+        files.check_new(args.output)
         actors = args.actors_per_group or [devices.fit_actors(Config.actors_per_group, False)]
         counts = args.devices or [jax.local_device_count()]
         if min(*counts, args.rounds) < 1:

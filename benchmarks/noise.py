@@ -100,29 +100,29 @@ def main(argv: list[str] | None = None) -> int:
         if args.gradients < 2:
             raise UserError(f"--gradients {args.gradients}: noise takes two at least")
         if jax.default_backend() != "cpu":
-            raise UserError("--precision bfloat16 is for CPUs: say JAX_PLATFORMS=cpu")
+            raise UserError("bfloat16 is compared on CPUs: say JAX_PLATFORMS=cpu")
         agent, params, _ = checkpoint.load_agent(args.agent)
         quick, _, _ = checkpoint.load_agent(args.agent, "bfloat16")
         spec = agent.spec
         config = Config(game=spec.game, mask=spec.mask, core=spec.core, frames=spec.frames)
-    exact, rounded = gradient_of(agent, config), gradient_of(quick, config)
-    found = []
-    with tqdm(total=args.gradients, unit=" gradients") as bar:
-        for n, unroll in enumerate(unrolls(agent, params, config)):
-            if n < DROPPED or n % APART:
-                continue
-            found.append([np.asarray(of(params, unroll)) for of in (exact, rounded)])
-            bar.update()
-            if len(found) == args.gradients:
-                break
-    got = numbers(*map(np.stack, zip(*found, strict=True)))
-    steps = config.unroll_length * config.actors_per_group
-    print(
-        f"{args.agent.name}: {args.gradients} gradients of {steps} agent steps\n"
-        f"noise scale                     {got['noise_scale'] * steps:10,.0f} agent steps\n"
-        f"bfloat16: |e| / |g|, median     {got['error']:10.2%}\n"
-        f"          |E e| / |E g|         {got['error_of_mean']:10.2%}"
-    )
+        exact, rounded = gradient_of(agent, config), gradient_of(quick, config)
+        found = []
+        with tqdm(total=args.gradients, unit=" gradients") as bar:
+            for n, unroll in enumerate(unrolls(agent, params, config)):
+                if n < DROPPED or n % APART:
+                    continue
+                found.append([np.asarray(of(params, unroll)) for of in (exact, rounded)])
+                bar.update()
+                if len(found) == args.gradients:
+                    break
+        got = numbers(*map(np.stack, zip(*found, strict=True)))
+        steps = config.unroll_length * config.actors_per_group
+        print(
+            f"{args.agent.name}: {args.gradients} gradients of {steps} agent steps\n"
+            f"noise scale                     {got['noise_scale'] * steps:10,.0f} agent steps\n"
+            f"bfloat16: |e| / |g|, median     {got['error']:10.2%}\n"
+            f"          |E e| / |E g|         {got['error_of_mean']:10.2%}"
+        )
     return 0
 
 

@@ -166,8 +166,8 @@ def cards() -> str:
         "# Agents that come with the project",
         "",
         f"Made by `python -m benchmarks.ship`. Means over {EPISODES} whole games of up to "
-        f"{EPISODE_STEPS:,} agent steps, on start states that chose nothing; `evaluate.py --agent "
-        "agents/NAME` plays them. The original: the mean of its single greedy games at about the "
+        f"{EPISODE_STEPS:,} agent steps, on seeds that were not used to choose the agent; "
+        "`evaluate.py --agent agents/NAME` plays them. The original: the mean of its single greedy games at about the "
         "same agent steps (one run). The paper: the best of five agents after 100 million. Hours: "
         "in those of logs from before commit ba8a103 a process that stood still counts, too.",
         "",
@@ -239,7 +239,7 @@ def _line(folder: pathlib.Path) -> str:
 
 def _flags(settings: config.Config) -> list[str]:
     """The flags that differ from the defaults, or from the preset whose gradients are not cut."""
-    preset = "paper" if settings.max_gradient_norm is None else ""
+    preset = "" if settings.max_gradient_norm else "paper"
     flags = ["--preset", preset] if preset else []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)

@@ -267,8 +267,8 @@ def load_agent(folder: pathlib.Path, precision: str = "float32") -> tuple[Agent,
     Raises:
       UserError: no agent there, damaged, or of another shape.
     """
-    if _exists(folder / CONFIG):
-        if not _exists(folder / BEST / AGENT):
+    if files.exists(folder / CONFIG):
+        if not files.exists(folder / BEST / AGENT):
             return Checkpointer(folder).restore_agent(precision)
         folder = folder / BEST
     try:
@@ -393,7 +393,7 @@ def describe(folder: pathlib.Path) -> tuple[AgentInfo, dict[str, dict[str, str]]
             if part["folder"] not in names:
                 raise ValueError(f"{part['folder']!r} is not in its folder")
     except (FileNotFoundError, NotADirectoryError) as error:
-        if _exists(folder / "info" / "metadata"):
+        if files.exists(folder / "info" / "metadata"):
             raise Damaged(
                 f"{folder} has no checksums; if it is an earlier version's, and not damaged: "
                 f"python -m maskrl.checkpoint {folder.parent.parent}"
@@ -508,14 +508,6 @@ def _first_line(error: Exception) -> str:
     return lines[0][:300]
 
 
-def _exists(path: pathlib.Path) -> bool:
-    """Also where the path is none at all: too long, with a NUL, below a file."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
-
-
 def _any(folder: pathlib.Path) -> bool:
     return next(folder.iterdir(), None) is not None
 
@@ -528,7 +520,7 @@ def seal(folder: pathlib.Path) -> None:
     """
     path = folder / AGENT
     try:
-        content = files.read_json(path if _exists(path) else folder / "info" / "metadata")
+        content = files.read_json(path if files.exists(path) else folder / "info" / "metadata")
         if "sha256" in content:
             raise ValueError("it has checksums, which do not agree")
         info = AgentInfo(**content)
@@ -553,9 +545,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folder", type=pathlib.Path, nargs="+", help="an agent's or a run's")
     with exit_on_user_error("maskrl.checkpoint"):
         for folder in parser.parse_args(argv).folder:
-            steps = Checkpointer(folder).steps() if _exists(folder / CONFIG) else []
+            steps = Checkpointer(folder).steps() if files.exists(folder / CONFIG) else []
             parts = [folder / CHECKPOINTS / str(step) for step in steps]
-            parts += [folder / BEST] * _exists(folder / BEST / AGENT)
+            parts += [folder / BEST] * files.exists(folder / BEST / AGENT)
             for part in parts or [folder]:
                 try:
                     describe(part)

@@ -83,7 +83,7 @@ class Config:
         1e-4, "of the shared AMSGrad, for one actor's update", low=0, high=1.0
     )
     adam_eps: float = setting(1e-3, "added to the second moment's root, likewise", low=0, high=1.0)
-    max_gradient_norm: float | None = setting(
+    max_gradient_norm: float = setting(
         40.0,
         "length to which longer gradients are cut; 0: never, as the paper's; AMSGrad then remembers"
         " one early spike for ever, and shrinks every later step",
@@ -170,7 +170,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "groups": 5,
         "actors_per_group": 7,
         "actors_per_update": 1,
-        "max_gradient_norm": None,
+        "max_gradient_norm": 0.0,
     },
 }
 
@@ -202,6 +202,8 @@ def read(path: pathlib.Path) -> Config:
         content = files.read_json(path)
         if not isinstance(content.get("sessions", []), list):
             raise ValueError("sessions is no list")
+        if content["config"].get("max_gradient_norm", 0.0) is None:
+            content["config"]["max_gradient_norm"] = 0.0  # as older versions wrote it
         return Config(**content["config"])
     except FileNotFoundError as error:
         raise UserError(f"{path.parent} is not a run: it has no {path.name}") from error

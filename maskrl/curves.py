@@ -49,7 +49,7 @@ def settings(folder: pathlib.Path) -> config.Config:
       UserError: it is neither.
     """
     card = folder / CARD
-    return config.read(card if card.exists() else folder / checkpoint.CONFIG)
+    return config.read(card if files.exists(card) else folder / checkpoint.CONFIG)
 
 
 def by_game(folders: Iterable[pathlib.Path]) -> dict[str, list[pathlib.Path]]:

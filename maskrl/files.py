@@ -105,9 +105,21 @@ def claimed(path: pathlib.Path, *, wait: bool = False) -> Iterator[bool]:
             lock.unlink(missing_ok=True)
 
 
+def exists(path: pathlib.Path) -> bool:
+    """Also where the path is none at all: too long, with a NUL, below a file."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def check_new(path: pathlib.Path | None) -> None:
-    """Raises UserError if there is something of that name: nothing is overwritten."""
-    if path is not None and path.exists():
+    """Raises UserError if there is, or can be, nothing new of that name: nothing is overwritten."""
+    try:
+        taken = path is not None and path.exists()
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', error)}") from error
+    if taken:
         raise UserError(f"{path} exists: name another")
 
 

@@ -54,7 +54,7 @@ _OPTIONAL = {"convlstm1.conv", "att_conv_a1", "att_conv_c1"}  # absent in the ab
 # What a `*_train_step.npz` has at least.
 TRAIN_STEP = (
     *("game", "frames", "pixels", "obs", "normaliser0", "h0", "c0", "h", "logits", "values"),
-    *("actions", "rewards", "entropy"),
+    *("actions", "rewards", "entropy", "policy_loss", "value_loss", "total_loss"),
 )
 
 
@@ -174,7 +174,7 @@ def compare(params: Params, data: Mapping[str, np.ndarray], game: str) -> dict[s
     """
     agent, _ = agent_of(params, game, "the agent")
     config = Config(
-        game=game, learning_rate=LEARNING_RATE, adam_eps=ADAM_EPS, max_gradient_norm=None
+        game=game, learning_rate=LEARNING_RATE, adam_eps=ADAM_EPS, max_gradient_norm=0.0
     )
     errors: dict[str, float] = {}
 
@@ -288,7 +288,10 @@ def check(args) -> int:
     actions = params["policy"]["bias"].shape
     if data["logits"].shape[-1:] != actions:
         raise UserError(f"{args.train_step} is not of an agent with {actions[0]} actions")
-    errors = compare(params, data, game)
+    try:
+        errors = compare(params, data, game)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{args.train_step} is not of this agent: {error}") from error
     wrong = too_large(errors, game)
     for name, error in errors.items():
         print(f"{name:32} {error:.2e}{'   TOO LARGE' if name in wrong else ''}")

@@ -73,6 +73,22 @@ def test_benchmarks(tmp_path, monkeypatch):
     assert list((tmp_path / "trace").rglob("perfetto_trace.json.gz"))
 
 
+def test_wrong_flags_are_one_line(tmp_path, capsys):
+    """Before anything is measured."""
+    (tmp_path / "old.json").touch()
+    for flags, says in (
+        (["--act", "8"], "unrecognized arguments: --act 8"),
+        (["--output", str(tmp_path / "old.json")], "old.json exists: name another"),
+        (["--rounds", "0"], "--devices and --rounds must be at least 1"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            benchmarks.main(flags)
+        error = capsys.readouterr().err
+        assert error.startswith("benchmarks: error: ")
+        assert says in error
+        assert error.count("\n") == 1
+
+
 def test_attacks_are_counted():
     """A row per thing that was attacked, and one for all."""
     cases = [

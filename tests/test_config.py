@@ -31,7 +31,7 @@ def test_a_file_without_sessions(tmp_path):
 def test_defaults_are_the_papers():
     """But for the number of actors, and that long gradients are cut; the preset's are the rest."""
     c, paper = Config(), Config(**config.PRESETS["paper"])
-    assert dataclasses.replace(c, groups=5, max_gradient_norm=None) == paper
+    assert dataclasses.replace(c, groups=5, max_gradient_norm=0.0) == paper
     assert (c.actors_per_update, c.learning_rate, c.adam_eps) == (1, 1e-4, 1e-3)
     assert paper.groups * paper.actors_per_group == 35
     assert (c.unroll_length, c.discount, c.gae_lambda) == (20, 0.99, 1.0)
@@ -41,8 +41,14 @@ def test_defaults_are_the_papers():
     assert c.run_name == "SpaceInvaders-both-0"
 
 
+def test_a_run_that_says_null_never_cuts(tmp_path):
+    """So older versions wrote what the flag calls 0."""
+    path = tmp_path / "config.json"
+    path.write_text('{"config": {"game": "Pong", "max_gradient_norm": null}}')
+    assert config.read(path) == Config(game="Pong", max_gradient_norm=0.0)
+
+
 def test_whole_numbers_are_numbers():
-    """Also where a number may be left out."""
     assert Config(max_gradient_norm=40, learning_rate=1).max_gradient_norm == 40
     with pytest.raises(UserError, match="--max-gradient-norm True"):
         Config(max_gradient_norm=True)

@@ -69,3 +69,15 @@ def test_unwritable(tmp_path):
     with pytest.raises(UserError, match=r"cannot write .*below: "):
         files.write(tmp_path / "file" / "below", "text")
     assert names(tmp_path) == ["file"]
+
+
+def test_nothing_is_overwritten(tmp_path):
+    """Nor begun where a name is none: what takes hours would be lost at its end."""
+    (tmp_path / "file").touch()
+    files.check_new(tmp_path / "new")
+    files.check_new(None)
+    with pytest.raises(UserError, match="file exists: name another"):
+        files.check_new(tmp_path / "file")
+    with pytest.raises(UserError, match=r"cannot write .*: File name too long"):
+        files.check_new(tmp_path / ("x" * 300))
+    assert not files.exists(tmp_path / ("x" * 300))

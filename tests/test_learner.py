@@ -15,7 +15,7 @@ from maskrl.devices import Devices
 from maskrl.errors import UserError
 from maskrl.types import Snapshot
 
-CONFIG = tiny_config(learning_rate=1e-3, adam_eps=1e-4, max_gradient_norm=None)
+CONFIG = tiny_config(learning_rate=1e-3, adam_eps=1e-4, max_gradient_norm=0.0)
 AGENT = agent_with()
 
 

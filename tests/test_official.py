@@ -183,6 +183,9 @@ def test_numbers_of_an_agent_with_other_actions(monkeypatch, capsys):
     monkeypatch.setattr(ours, "read_train_step", lambda path: numbers)
     says = fails(capsys, "check", "agent.dat", "numbers.npz")
     assert "numbers.npz is not of an agent with 4 actions" in says
+    numbers["logits"] = np.zeros((20, 4), np.float32)
+    says = fails(capsys, "check", "agent.dat", "numbers.npz")
+    assert "numbers.npz is not of this agent: " in says
 
 
 class Hostile:

@@ -27,7 +27,7 @@ from maskrl.explain import report
 from maskrl.explain.frames import numbers
 from maskrl.study import report as study_report
 from maskrl.study import run
-from maskrl.study.collect import collect
+from maskrl.study.collect import SETTLED, collect
 from maskrl.study.controls import CONTROLS, NEEDS_KNOWN, controlled
 from maskrl.study.run import Budget, Subject
 
@@ -39,6 +39,15 @@ STUDY_FLAGS = {
     "look_steps": ("look-steps", "agent steps after which such a game is cut off"),
     "sanity": ("sanity", "moments of an agent at which its layers are made anew"),
     "seed": ("study-seed", "seed of its games"),
+}
+BUDGETS = {  # what a study's numbers may be
+    "frames": (1, 10_000),
+    "games": (1, 1_000),
+    "look_steps": (SETTLED + 2, 10_000_000),
+    "episodes": (1, 100_000),
+    "max_episode_steps": (1, 10_000_000),
+    "sanity": (1, 10_000),
+    "seed": (0, MOST),
 }
 FLAGS_OF = {  # of one mode alone
     "explain": ("frames", "absolute", "drawing", "width", "no_title"),
@@ -289,15 +298,16 @@ def study(args: argparse.Namespace) -> None:
     given = {name: getattr(args, flag.replace("-", "_")) for name, (flag, _) in STUDY_FLAGS.items()}
     given |= {"episodes": args.episodes, "max_episode_steps": args.max_episode_steps}
     budget = Budget(**{name: n for name, n in given.items() if n is not None})
-    counts = dataclasses.asdict(budget)
-    if counts.pop("seed") < 0:
-        raise UserError("--study-seed must be at least 0")
-    if min(counts.values()) < 1:
-        raise UserError("a study needs at least one of everything")
+    for name, number in dataclasses.asdict(budget).items():
+        least, most = BUDGETS[name]
+        if not least <= number <= most:
+            flag = STUDY_FLAGS[name][0] if name in STUDY_FLAGS else name.replace("_", "-")
+            raise UserError(f"--{flag} {number}: from {least:,} to {most:,}")
     subjects, agents = [], {}
     for path in args.agents or [None]:
         args.agent = path
         agent, params, info = find_agent(args)
+        evaluation.check_actions(agent.spec)
         name = path.resolve().name if path else info.game
         if name in agents:
             raise UserError(f"two of the agents' folders have the same name, {name}: rename one")

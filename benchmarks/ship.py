@@ -167,9 +167,10 @@ def cards() -> str:
         "",
         f"Made by `python -m benchmarks.ship`. Means over {EPISODES} whole games of up to "
         f"{EPISODE_STEPS:,} agent steps, on seeds that were not used to choose the agent; "
-        "`evaluate.py --agent agents/NAME` plays them. The original: the mean of its single greedy games at about the "
-        "same agent steps (one run). The paper: the best of five agents after 100 million. Hours: "
-        "in those of logs from before commit ba8a103 a process that stood still counts, too.",
+        "`evaluate.py --agent agents/NAME` plays them. The original: the mean of its single greedy "
+        "games at about the same agent steps (one run). The paper: the best of five agents after "
+        "100 million. Hours: in those of logs from before commit ba8a103 a process that stood "
+        "still counts, too.",
         "",
         "| agent | steps | hours | greedy, mean (median, std, max) | sampled | inverse | random "
         "| original | paper | of the paper's |",

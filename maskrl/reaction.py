@@ -25,6 +25,7 @@ from maskrl import checkpoint, recording
 from maskrl.agent import Agent
 from maskrl.cli import Parser, integers, run_program
 from maskrl.errors import UserError, exit_on_user_error
+from maskrl.evaluation import check_actions
 from maskrl.explain import figures, overlay
 from maskrl.explain.figures import Moment
 from maskrl.recording import Recording
@@ -114,8 +115,9 @@ def edit_screen(
       name: of the agent, for the title; the game may be another's.
 
     Raises:
-      UserError: a frame or a pixel that is not there.
+      UserError: a frame or a pixel that is not there, or an agent of another game's actions.
     """
+    check_actions(agent.spec)
     for frame in (index, source):
         if not 0 <= frame < len(game):
             raise UserError(f"there is no frame {frame}: the recording has {len(game)}")
@@ -150,17 +152,20 @@ def edit_memory(
 ) -> Reaction:
     """Plays greedily to agent step `step`, sets a byte of the memory, and lets the screen follow.
 
-    The console plays one agent step (four frames) without action, from the same state, with the
-    byte as it was and with the byte changed: the two screens are before and after.
+    The agent has seen the screens up to `step`. The console then plays one agent step (four frames)
+    without action, from the same state, with the byte as it was and with the byte changed: the two
+    screens are before and after.
 
     Args:
       byte: a name in `MEMORY[game]`, or an address from 0 to 127.
       to: the new value, 0 to 255.
 
     Raises:
-      UserError: ale-py is missing, no such step or byte, the game ended before `step`, or no pixel
-        changed (objects that flicker are not drawn at every step).
+      UserError: ale-py is missing, no such step or byte, the game ended before `step`, no pixel
+        changed (objects that flicker are not drawn at every step), or an agent of another game's
+        actions.
     """
+    check_actions(agent.spec)
     if step < 0:
         raise UserError(f"step {step}: from 0 on")
     game = agent.spec.game
@@ -181,23 +186,28 @@ def edit_memory(
         is_first = console.lives < lives
         if console.game_over:
             raise UserError(f"the game was over before step {step}: choose an earlier one")
-    saved = console.state()
-    console.act(0)
-    before = console.screen()
+    state, _ = act(params, state, _timestep(agent, console.screen(), is_first))
+    saved, lives = console.state(), console.lives
+
+    def follow() -> tuple[np.ndarray, bool]:
+        console.act(0)
+        return console.screen(), console.lives < lives
+
+    before, before_is_first = follow()
     console.restore(saved)
     was = console.memory(address)
     console.set_memory(address, to)
-    console.act(0)
-    if np.array_equal(console.screen(), before):
+    after, after_is_first = follow()
+    if np.array_equal(after, before):
         raise UserError(f"byte {byte} = {to} changes no pixel at step {step}: try another step")
-    look = functools.partial(_look, agent, params, state, is_first)
+    look = functools.partial(_look, agent, params, state)
     name = byte if isinstance(byte, str) else f"byte {byte}"
     return Reaction(
         title=f"{game}, step {step}: {name} {was} → {to}",
         action_names=console.action_names,
         view=(agent.crop.top, agent.crop.bottom),
-        before=look(before),
-        after=look(console.screen()),
+        before=look(before_is_first, before),
+        after=look(after_is_first, after),
     )
 
 

@@ -203,6 +203,16 @@ def test_explain_refuses(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             explain([[tmp_path / "game.npz"]], tmp_path / "out", **arguments)
+    for name, length in (("long", 41), ("short", 40)):
+        write(made_up(length), tmp_path / f"{name}.npz")
+    groups = [[tmp_path / "long.npz"], [tmp_path / "short.npz"]]
+    for arguments, message in (
+        ({"frames": "40"}, "not within 0-39"),
+        ({"frames": "0-39", "layout": figures.Layout(6)}, "40 frames in a row need a page of 9.9"),
+    ):
+        with pytest.raises(UserError, match=message):
+            explain(groups, tmp_path / "none", **arguments)
+    assert not (tmp_path / "none").exists()  # said before the first one is drawn
     with pytest.raises(UserError, match="same file name"):
         explain([[tmp_path / "game.npz", tmp_path / "a" / "game.npz"]], tmp_path / "out")
     with pytest.raises(UserError, match="cannot write"):

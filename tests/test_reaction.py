@@ -66,13 +66,25 @@ def test_refusals():
     ):
         with pytest.raises(UserError, match=message):
             edit(*arguments)
+    agent, params = agent_with(num_actions=6, frames="rgb"), untrained()[1]
+    with pytest.raises(UserError, match="6 actions, Breakout has 4"):
+        reaction.edit_screen(agent, params, game, 5, 0, BRICKS, (57, 8), name="me")
+    with pytest.raises(UserError, match="6 actions, Breakout has 4"):
+        reaction.edit_memory(agent, params, 5, 5, 0)
 
 
-def test_a_byte_of_the_memory():
-    """The ball is somewhere else; the agent's memory before it is the same."""
+def test_a_byte_of_the_memory(monkeypatch):
+    """A row of bricks is half gone; the agent has seen every screen up to then."""
     pytest.importorskip("ale_py")
-    edit = functools.partial(reaction.edit_memory, *untrained())
+    edit, seen, timestep = (
+        functools.partial(reaction.edit_memory, *untrained()),
+        [],
+        reaction._timestep,
+    )
+    monkeypatch.setattr(reaction, "_timestep", lambda *a: seen.append(a[1]) or timestep(*a))
     moved = edit(20, "bricks-right-1", 0)
+    assert len(seen) == 21 + 2
+    np.testing.assert_array_equal(seen[21], moved.before.frame)
     differ = np.argwhere((moved.before.frame != moved.after.frame).any(axis=-1))
     assert len(differ) >= 40
     assert differ[:, 0].min() >= 57  # the top row of bricks

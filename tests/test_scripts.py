@@ -351,6 +351,7 @@ EVALUATE = [
     (["--agent", "unmasked", "--mode", "inverse", "--branch", "both"], "no policy mask"),
     (["--agent", "mislabelled"], "shape"),
     (["--agent", "of-another-game", "--episodes", "1"], "6 actions"),
+    (["--agent", "of-another-game", "--mode", "study"], "6 actions"),
     (["--mode", "table"], "no results"),
     (["--agent", "unmasked", "--mode", "ones"], "no policy mask"),
     (["--agent", "unmasked", "--mode", "other"], "no policy mask"),
@@ -358,8 +359,11 @@ EVALUATE = [
     (["--mode", "mean", "--max-episode-steps", "3"], "too short: at least 4"),
     (["--agent", RUN, "unmasked"], "several agents are for --mode study"),
     (["--agent", "unmasked", "unmasked", "--mode", "study"], "the same name"),
-    (["--agent", "unmasked", "--mode", "study", "--moments", "0"], "at least one"),
-    (["--agent", "unmasked", "--mode", "study", "--study-seed", "-1"], "--study-seed"),
+    (["--agent", "unmasked", "--mode", "study", "--moments", "0"], "--moments 0: from 1 to 10,000"),
+    (["--agent", "unmasked", "--mode", "study", "--moments", "9" * 9], "--moments 999999999: from"),
+    (["--agent", "unmasked", "--mode", "study", "--look-steps", "3"], "--look-steps 3: from 4 to"),
+    (["--agent", "unmasked", "--mode", "study", "--study-seed", "-1"], "--study-seed -1: from 0"),
+    (["--agent", "unmasked", "--mode", "study", "--study-seed", "9" * 20], "--study-seed 99"),
     (["--agent", "unmasked", "--mode", "study", "--output", "file"], "file"),
 ]
 

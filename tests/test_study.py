@@ -25,7 +25,7 @@ from maskrl.reaction import MEMORY
 from maskrl.study import collect, controls, measures, objects, report, run
 from maskrl.study.controls import CONTROLS, Moment, controlled
 from maskrl.study.methods import METHODS, attributions, cells
-from maskrl.study.probe import Answer, Known, Scene, apply_head, components, probe
+from maskrl.study.probe import TARGETS, Answer, Known, Scene, apply_head, explained, probe
 from maskrl.types import Carry
 
 CELL = (3, 6)  # the toy looks at one pixel of this cell
@@ -74,7 +74,7 @@ def scene(batch=2, seed=0):
     )
 
 
-@pytest.mark.parametrize("target", ["action", "policy", "value"])
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
     "name", [n for n, e in METHODS.items() if e.kind in ("own", "gradient", "perturbation")]
 )
@@ -125,7 +125,7 @@ def test_curves_of_a_map_that_is_right_and_of_one_that_is_wrong():
         better, worse = report.gains(found, target).T
         assert better.min() > 0.4
         assert worse.max() < -0.4
-    assert measures.area(black[0, 1], axis=-1) == pytest.approx(0.985 * high + 0.0075, rel=1e-3)
+    assert measures.area(black[0, 1]) == pytest.approx(0.985 * high + 0.0075, rel=1e-3)
 
 
 def test_maps_compared():
@@ -136,6 +136,7 @@ def test_maps_compared():
     assert measures.rank_correlation(a, np.ones_like(a)) == 0
     assert measures.ssim(a, 2 * a + 1) == pytest.approx(1)
     assert abs(measures.ssim(a, rng.uniform(size=(80, 80)))) < 0.2
+    assert measures.ssim(0 * a, 0 * a) == measures.rank_correlation(0 * a, 0 * a) == 0
 
 
 def test_intervals_are_over_games():
@@ -182,8 +183,8 @@ def test_attributions_are_complete():
     see = probe(agent, params, at, plain=True)
     black = jnp.zeros_like(at.observation)
     for target in ("action", "value"):
-        added = attributions(see, at, target).sum(axis=(0, 2, 3, 4))
-        ends = (components(see(x), at.action, target)[0][:, 0] for x in (at.observation, black))
+        added = attributions(see, at, target).sum(axis=(1, 2, 3))
+        ends = (explained(see(x), at.action, target) for x in (at.observation, black))
         whole, none = ends
         assert np.all(np.abs(whole - none) > 1e-5)
         # They are a sum over a few steps, and no integral.
@@ -201,6 +202,12 @@ def test_what_was_asked_serves_every_target_and_method():
         for target in ("action", "value"):
             method.map(OnePixel(), at, target, jax.random.PRNGKey(0), known)
     assert len(asked) == 1
+
+
+def test_moments_have_random_masks_of_their_own():
+    """Or how alike two neighbours' maps are would depend on how many share a device."""
+    asked = METHODS["rise"].ask(OnePixel(), scene(), jax.random.PRNGKey(0))
+    assert np.abs(asked.places[:, 0] - asked.places[:, 1]).mean() > 0.1
 
 
 @pytest.mark.parametrize("length", [7, 40])
@@ -226,7 +233,7 @@ def test_a_random_order_gains_nothing():
     shares = np.array(measures.SHARES)
     shown = np.stack([1 - shares, shares])  # deletion, insertion
     answers = np.stack([1 - np.exp(-shown / scale) for scale in (0.02, 0.2, 5.0)])
-    areas = measures.area(answers, axis=-1)
+    areas = measures.area(answers)
     np.testing.assert_allclose(areas[:, 0], areas[:, 1], rtol=1e-12)
     assert np.ptp(areas) > 0.5
 
@@ -351,8 +358,7 @@ def test_the_better_map_is_said_to_be_better(monkeypatch):
     found = {"index": np.arange(4), "cells.action": small}
     found |= {"probability.action": kept, "kept.action": kept}
     monkeypatch.setattr(report, "read_maps", lambda subject: found)
-    seen = types.SimpleNamespace(game=np.array([0, 0, 1, 1]))
-    monkeypatch.setattr(collect, "read", lambda path: seen)
+    monkeypatch.setattr(collect, "read_game", lambda path: np.array([0, 0, 1, 1]))
     agent = types.SimpleNamespace(spec=spec)
     subject = types.SimpleNamespace(name="a", agent=agent, folder=pathlib.Path())
     table = report.methods_table([subject], "action")
@@ -592,6 +598,11 @@ def test_things_by_memory():
     # Cells of 16 x 16 pixels from row 34 on: its last row is the first of the next cell.
     cells_ = np.argwhere(objects.touched(places["ball"], (34, 194)))
     assert cells_.tolist() == [[6, 7], [7, 7]]
+    # Of 188 rows, 18.8 to a cell, the nineteenth's centre lies in the first cell, as in pictures.
+    for row, cell in ((18, 0), (19, 1), (187, 9)):
+        place = np.zeros((210, 160), bool)
+        place[8 + row, 0] = True
+        assert np.argwhere(objects.touched(place, (8, 196))).tolist() == [[cell, 0]]
     share = objects.share_on(np.ones((1, 10, 10)), np.arange(100).reshape(1, 10, 10) < 7)
     assert share == pytest.approx(0.07)
 

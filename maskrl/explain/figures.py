@@ -335,6 +335,22 @@ def gallery_row(recording: Recording, layer: Layer, chosen: Sequence[Chosen]) ->
     )
 
 
+def gallery_room(count: int, layout: Layout) -> tuple[float, float, float]:
+    """(a label's width, a frame's, the page's) for a gallery of `count` frames in a row, inches.
+
+    Raises:
+      UserError: a page of this width has no room for them.
+    """
+    label = 1.45 if layout.width is None else 1.05
+    # All of a game's frames stand in its row, however narrow; their words then below all of them.
+    columns, frame, width = layout.columns(count, label, least=_NARROW, most=count)
+    if columns < count:
+        needed = 2 * layout.margin + label - _GAP + count * (_NARROW + _GAP)
+        needed = math.ceil(10 * needed) / 10
+        raise UserError(f"{count} frames in a row need a page of {needed} inches: --width")
+    return label, frame, width
+
+
 def gallery(rows: Sequence[Row], branch: str, layout: Layout = NATURAL) -> Figure:
     """The paper's Figures 4 to 12: one branch's mask, a row of frames for each game.
 
@@ -346,14 +362,7 @@ def gallery(rows: Sequence[Row], branch: str, layout: Layout = NATURAL) -> Figur
     Raises:
       UserError: more frames in a row than a page of this width has room for.
     """
-    label = 1.45 if layout.width is None else 1.05
-    most = max(len(row.pictures) for row in rows)
-    # All of a game's frames stand in its row, however narrow; their words then below all of them.
-    columns, frame, width = layout.columns(most, label, least=_NARROW, most=most)
-    if columns < most:
-        needed = 2 * layout.margin + label - _GAP + most * (_NARROW + _GAP)
-        needed = math.ceil(10 * needed) / 10
-        raise UserError(f"{most} frames in a row need a page of {needed} inches: --width")
+    label, frame, width = gallery_room(max(len(row.pictures) for row in rows), layout)
     size = LEAST + 0.5
     notes = [
         [_wrap(words, max(frame, 0.6), size) for words in row.words]

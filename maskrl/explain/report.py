@@ -92,6 +92,10 @@ def explain(
     if len({path.stem for path in paths}) < len(paths):
         raise UserError("two of the recordings have the same file name: rename one")
     output = pathlib.Path(output)
+    if frames and len(groups) > 1:  # what is wrong with them is said before anything is drawn
+        chosen = [parse(frames, read(group[0])) for group in groups]
+        if "gallery" in parts:
+            figures.gallery_room(max(map(len, chosen)), layout)
     rows: dict[str, list[figures.Row]] = {"policy": [], "value": []}
     games = set()
 

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from maskrl import files, preprocess
 from maskrl.agent import Agent
+from maskrl.cli import progress
 from maskrl.envs import Environments, environment_seed
 from maskrl.errors import UserError
+from maskrl.evaluation import check_actions
 from maskrl.recording import read_archive
 from maskrl.study import objects
 from maskrl.study.probe import Scene
@@ -79,18 +80,30 @@ def read(path: pathlib.Path) -> Moments:
         return _moments(read_archive(path))
 
 
+def read_game(path: pathlib.Path) -> np.ndarray:
+    """Only `Moments.game`, which is soon read.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    with reading(path):
+        return read_archive(path, {"game"})["game"]
+
+
 def _moments(flat: dict[str, np.ndarray]) -> Moments:
     group = lambda g: {k[len(g) + 1 :]: v for k, v in flat.items() if k.startswith(g + ".")}  # noqa: E731
     scene = group("scene")
     carry = Carry(hidden=scene.pop("hidden"), cell=scene.pop("cell"))
     kept = {k: flat[k] for k in ("frame", "game", "step", "step_game")}
     kept |= {g: group(g) for g in ("masks", "objects", "facts")}
+    scene["mean"] = np.broadcast_to(scene["mean"], scene["observation"].shape)
     return Moments(scene=Scene(carry=carry, **scene), **kept)
 
 
 def _scene_arrays(scene: Scene) -> dict[str, np.ndarray]:
     names = ("observation", "previous", "mean", "black", "is_first", "action")
     arrays = {name: np.asarray(getattr(scene, name)) for name in names}
+    arrays["mean"] = arrays["mean"][:1]  # every moment's is the same
     return arrays | {"hidden": scene.carry.hidden, "cell": scene.carry.cell}
 
 
@@ -140,8 +153,9 @@ def collect(
       frames: moments wanted of all games; fewer where games are too short for their share.
 
     Raises:
-      UserError: the games are too short for even one pair.
+      UserError: the games are too short for even one pair, or an agent of another game's actions.
     """
+    check_actions(agent.spec)
     if max_steps < SETTLED + 2:
         raise UserError(f"games of {max_steps} agent steps are too short: at least {SETTLED + 2}")
     spec, rng = agent.spec, np.random.default_rng(seed)
@@ -150,72 +164,72 @@ def collect(
     make = functools.partial(
         Environments, spec.game, games, environment_seed(seed), max_episode_steps=max_steps
     )
-    envs = make(rgb=spec.frames == "rgb")
-    colour = envs if spec.frames == "rgb" else make(rgb=True)
     pairs = max(-(-frames // (2 * games)), 1)
     draws = [Draw(pairs, generator) for generator in rng.spawn(games)]
     state, key = agent.init_state(np.arange(games)), jax.random.PRNGKey(seed)
     params = jax.device_put(params)
-    row = envs.reset()
-    shown = row if colour is envs else colour.reset()
     playing, previous = np.ones(games, bool), None
     every: list[list[dict]] = [[] for _ in range(games)]
     total, count = np.zeros((80, 80, 1)), 0
-    bar = tqdm(total=max_steps, desc=f"{spec.game}: games to look at", unit=" steps")
-    for t in range(max_steps):
-        before = state.carry
-        state, out = step(params, state, row.timestep, key)
-        observation, action = np.asarray(out.observation), np.asarray(out.action)
-        black = np.asarray(level(state.normaliser))
-        previous = observation if previous is None else previous
-        masks = {
-            b: np.asarray(getattr(out.network, f"{b}_mask")[0])
-            for b in ("policy", "value")
-            if spec.has_mask(b)
-        }
-        view = (agent.crop.top, agent.crop.bottom)
-        hidden = cell = None
-        for g in np.flatnonzero(playing):
-            frame = shown.timestep.frame[g].transpose(1, 2, 0)
-            boxes, facts = objects.find(spec.game, frame, row.ram[g])
-            every[g].append(
-                {
-                    "masks": {b: m[g] for b, m in masks.items()},
-                    "objects": {k: objects.touched(v, view) for k, v in boxes.items()},
-                    "facts": facts,
-                }
-            )
-            if t >= SETTLED and draws[g].wants(t):
-                if hidden is None:
-                    hidden, cell = np.asarray(before.hidden), np.asarray(before.cell)
-                moment = {
-                    "observation": observation[g],
-                    "previous": previous[g],
-                    "black": black[g],
-                    "is_first": row.timestep.is_first[g],
-                    "action": action[g],
-                    "hidden": hidden[g],
-                    "cell": cell[g],
-                    "frame": frame,
-                    "step": t,
-                }
-                # Copied, or each would keep what all games had at this step.
-                draws[g].add({name: np.array(x) for name, x in moment.items()})
-        total += observation[playing].sum(axis=0)
-        count += playing.sum()
-        playing &= ~row.game_over
-        if not playing.any():
-            break
-        previous = observation
-        envs.send(action)
-        row = envs.recv()
-        if colour is not envs:
-            colour.send(action)
-        shown = row if colour is envs else colour.recv()
-        bar.update()
-    bar.close()
-    for pool in {envs, colour}:
-        pool.close()
+    bar = progress(total=max_steps, desc=f"{spec.game}: games to look at", unit=" steps")
+    with bar, contextlib.ExitStack() as pools:
+        envs = pools.enter_context(contextlib.closing(make(rgb=spec.frames == "rgb")))
+        colour = envs
+        if spec.frames != "rgb":
+            colour = pools.enter_context(contextlib.closing(make(rgb=True)))
+        row = envs.reset()
+        shown = row if colour is envs else colour.reset()
+        for t in range(max_steps):
+            before = state.carry
+            state, out = step(params, state, row.timestep, key)
+            observation, action = np.asarray(out.observation), np.asarray(out.action)
+            black = np.asarray(level(state.normaliser))
+            previous = observation if previous is None else previous
+            masks = {
+                b: np.asarray(getattr(out.network, f"{b}_mask")[0])
+                for b in ("policy", "value")
+                if spec.has_mask(b)
+            }
+            view = (agent.crop.top, agent.crop.bottom)
+            hidden = cell = None
+            for g in np.flatnonzero(playing):
+                frame = shown.timestep.frame[g].transpose(1, 2, 0)
+                boxes, facts = objects.find(spec.game, frame, row.ram[g])
+                every[g].append(
+                    {
+                        "masks": {b: m[g] for b, m in masks.items()},
+                        "objects": {k: objects.touched(v, view) for k, v in boxes.items()},
+                        "facts": facts,
+                    }
+                )
+                if t >= SETTLED and draws[g].wants(t):
+                    if hidden is None:
+                        hidden, cell = np.asarray(before.hidden), np.asarray(before.cell)
+                    moment = {
+                        "observation": observation[g],
+                        "previous": previous[g],
+                        "black": black[g],
+                        "is_first": row.timestep.is_first[g],
+                        "action": action[g],
+                        "hidden": hidden[g],
+                        "cell": cell[g],
+                        "frame": frame,
+                        "step": t,
+                    }
+                    # Copied, or each would keep what all games had at this step.
+                    draws[g].add({name: np.array(x) for name, x in moment.items()})
+            total += observation[playing].sum(axis=0)
+            count += playing.sum()
+            playing &= ~row.game_over
+            if not playing.any():
+                break
+            previous = observation
+            envs.send(action)
+            row = envs.recv()
+            if colour is not envs:
+                colour.send(action)
+            shown = row if colour is envs else colour.recv()
+            bar.update()
 
     chosen = [sorted(draw.pairs, key=lambda pair: pair[0]["step"]) for draw in draws]
     kept = [moment for pairs in chosen for pair in pairs for moment in pair]

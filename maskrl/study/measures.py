@@ -13,7 +13,7 @@ from scipy import ndimage, stats
 
 from maskrl.networks import MASK_CELLS
 from maskrl.study.methods import blurred, pixels
-from maskrl.study.probe import Answer, Probe, Scene, kl
+from maskrl.study.probe import Answer, Probe, Scene
 
 # Shares of the screen's cells at which the curves are sampled, and the backgrounds. What is left
 # when a share of a random order is deleted is what is there when the rest is inserted: the shares
@@ -66,7 +66,7 @@ def curves(see: Probe, scene: Scene, rank: chex.Array) -> dict[str, chex.Array]:
         chosen = jnp.take_along_axis(now, scene.action[:, None], axis=1)[:, 0]
         return {
             "probability": jnp.exp(chosen),
-            "kl": kl(log_policy, now),
+            "kl": jnp.sum(jnp.exp(log_policy) * (log_policy - now), axis=-1),
             "value": jnp.abs(answer.value - whole.value),
             "kept": (jnp.argmax(now, axis=-1) == scene.action).astype(jnp.float32),
         }
@@ -101,9 +101,9 @@ def curves(see: Probe, scene: Scene, rank: chex.Array) -> dict[str, chex.Array]:
     return result
 
 
-def area(curve: np.ndarray, axis: int = -2) -> np.ndarray:
-    """The area under curves sampled at `SHARES` along the axis (trapezoids; the width is 1)."""
-    return np.trapezoid(curve, SHARES, axis=axis)
+def area(curve: np.ndarray) -> np.ndarray:
+    """The area under curves [..., len(SHARES)] (trapezoids; the width is 1)."""
+    return np.trapezoid(curve, SHARES)
 
 
 # --------------------------------------------------------------------------- maps compared
@@ -117,20 +117,24 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(axis=-1) / np.where(length > 0, length, np.inf)
 
 
-def ssim(a: np.ndarray, b: np.ndarray, window: int = 7) -> np.ndarray:
+def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Similarity of structure (Wang et al. 2004, equation 13) of maps [..., H, W], [...].
 
-    Each is scaled to 0..1; means and variances over `window` x `window` pixels, constants 0.01^2
-    and 0.03^2.
+    Each is scaled to 0..1; means and variances over 7 x 7 pixels, constants 0.01^2 and 0.03^2. 0
+    where one is constant: that two maps say nothing makes them no more alike.
     """
+    says = np.logical_and(*(np.ptp(m, axis=(-2, -1)) > 0 for m in (a, b)))
     a, b = (_unit(m) for m in (a, b))
-    mean = lambda x: ndimage.uniform_filter(x, window, axes=(-2, -1))  # noqa: E731
+    mean = lambda x: ndimage.uniform_filter(x, _WINDOW, axes=(-2, -1))  # noqa: E731
     ma, mb = mean(a), mean(b)
     va, vb, cov = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
     c1, c2 = 0.01**2, 0.03**2
     index = (2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
-    edge = window // 2
-    return index[..., edge:-edge, edge:-edge].mean(axis=(-2, -1))
+    edge = _WINDOW // 2
+    return np.where(says, index[..., edge:-edge, edge:-edge].mean(axis=(-2, -1)), 0.0)
+
+
+_WINDOW = 7
 
 
 def _unit(m: np.ndarray) -> np.ndarray:
@@ -143,15 +147,13 @@ def _unit(m: np.ndarray) -> np.ndarray:
 
 
 Number = tuple[float, float, float]  # and its 95 % interval's ends
+RESAMPLES = 2000
 
 
 def bootstrap(
     values: np.ndarray,
     games: np.ndarray,
     of_means: Callable[[np.ndarray], np.ndarray] = lambda means: means[..., 0],
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
 ) -> Number:
     """A number made of means, and its 95 % interval, with games drawn with replacement.
 
@@ -171,16 +173,14 @@ def bootstrap(
         return whole, -np.inf, np.inf
     sums = np.zeros((len(names), values.shape[1]))
     np.add.at(sums, which, values)
-    draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
+    draws = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
     count = np.bincount(which)[draws].sum(axis=1)
     drawn = of_means(sums[draws].sum(axis=1) / count[:, None])
     low, high = np.percentile(drawn, [2.5, 97.5])
     return whole, float(low), float(high)
 
 
-def bootstrap_ratio(
-    above: np.ndarray, below: np.ndarray, *, resamples: int = 2000, seed: int = 0
-) -> Number:
+def bootstrap_ratio(above: np.ndarray, below: np.ndarray) -> Number:
     """The ratio of the means of two independent samples of games, [N] and [M], and its interval.
 
     Both are drawn with replacement (Efron & Tibshirani 1993, section 8.3). Where all that was drawn
@@ -190,9 +190,9 @@ def bootstrap_ratio(
     whole = float(above.mean() / below.mean())
     if min(len(above), len(below)) < 2:
         return whole, -np.inf, np.inf
-    rng = np.random.default_rng(seed)
-    means = [x[rng.integers(len(x), size=(resamples, len(x)))].mean(axis=1) for x in (above, below)]
-    ratios = np.divide(*means, out=np.full(resamples, np.inf), where=means[1] != 0)
+    rng = np.random.default_rng(0)
+    means = [x[rng.integers(len(x), size=(RESAMPLES, len(x)))].mean(axis=1) for x in (above, below)]
+    ratios = np.divide(*means, out=np.full(RESAMPLES, np.inf), where=means[1] != 0)
     # A percentile between two drawn ones would be computed from infinities.
     low, high = np.percentile(ratios, [2.5, 97.5], method="nearest")
     return whole, float(low), float(high)

@@ -23,7 +23,7 @@ import numpy as np
 
 from maskrl.networks import MASK_CELLS
 from maskrl.preprocess import SIZE, bilinear_matrix
-from maskrl.study.probe import CELL, Answer, Probe, Scene, components, kl
+from maskrl.study.probe import CELL, Answer, Probe, Scene, explained
 
 STEPS = 16  # of integrated gradients; noisy copies of SmoothGrad
 NOISE = 0.15  # SmoothGrad's noise, of the range of an observation
@@ -62,29 +62,19 @@ def blurred(observation: chex.Array, sigma: float = BLUR) -> chex.Array:
     return jnp.einsum("ij,bjkc,lk->bilc", g, observation, g)
 
 
-def _combine(parts: chex.Array, weights: chex.Array) -> chex.Array:
-    """Maps of the components [K, B, ...] and weights [B, K]: the root of their weighted squares."""
-    return jnp.sqrt(jnp.einsum("kb...,bk->b...", parts**2, weights))
-
-
 def _of_observation(see: Probe, scene: Scene, target: str):
-    return lambda x: components(see(x), scene.action, target)
+    return lambda x: explained(see(x), scene.action, target)
 
 
-def _derivatives(function, x: chex.Array) -> tuple[chex.Array, chex.Array]:
-    """The components' derivatives by x, [K, B, ...], and their weights [B, K]."""
-
-    def total(x):
-        values, weights = function(x)
-        return values.sum(axis=0), weights
-
-    return jax.jacrev(total, has_aux=True)(x)
+def _derivative(function, x: chex.Array) -> chex.Array:
+    """dy/dx, [B, ...], of a function from [B, ...] to [B] that treats each of B alone."""
+    return jax.grad(lambda x: function(x).sum())(x)
 
 
-def _mean_derivatives(function, points: chex.Array) -> chex.Array:
-    """The mean of the components' derivatives at points [n, B, ...]: [K, B, ...]."""
+def _mean_derivative(function, points: chex.Array) -> chex.Array:
+    """The mean of the derivatives at points [n, B, ...]: [B, ...]."""
     # All at once: a loop's gradients of convolutions take XLA four times as long on a CPU.
-    return jax.vmap(lambda x: _derivatives(function, x)[0])(points).mean(axis=0)
+    return jax.vmap(lambda x: _derivative(function, x))(points).mean(axis=0)
 
 
 # --------------------------------------------------------------------------- by gradients
@@ -92,8 +82,7 @@ def _mean_derivatives(function, points: chex.Array) -> chex.Array:
 
 def gradient(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
     """|dy/dx| (Simonyan et al. 2014, *Deep Inside Convolutional Networks*, section 3)."""
-    parts, weights = _derivatives(_of_observation(see, scene, target), scene.observation)
-    return _combine(parts, weights)[..., 0]
+    return jnp.abs(_derivative(_of_observation(see, scene, target), scene.observation))[..., 0]
 
 
 def gradient_x_input(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
@@ -101,9 +90,9 @@ def gradient_x_input(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -
 
     x is measured from black: what a pixel adds to an empty screen.
     """
-    parts, weights = _derivatives(_of_observation(see, scene, target), scene.observation)
+    slope = _derivative(_of_observation(see, scene, target), scene.observation)
     light = scene.observation - scene.black[:, None, None, None]
-    return _combine(parts * light, weights)[..., 0]
+    return jnp.abs(slope * light)[..., 0]
 
 
 def smoothgrad(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
@@ -112,17 +101,16 @@ def smoothgrad(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex
     spread = NOISE * (x.max(axis=(1, 2, 3)) - x.min(axis=(1, 2, 3)))[:, None, None, None]
     function = _of_observation(see, scene, target)
     noise = jax.vmap(lambda key: jax.random.normal(key, x.shape))(jax.random.split(key, STEPS))
-    return _combine(_mean_derivatives(function, x + spread * noise), function(x)[1])[..., 0]
+    return jnp.abs(_mean_derivative(function, x + spread * noise))[..., 0]
 
 
 def integrated_gradients(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
     """The size of `attributions` (Sundararajan et al. 2017, *Axiomatic Attribution*)."""
-    _, weights = _of_observation(see, scene, target)(scene.observation)
-    return _combine(attributions(see, scene, target), weights)[..., 0]
+    return jnp.abs(attributions(see, scene, target))[..., 0]
 
 
 def attributions(see: Probe, scene: Scene, target: str) -> chex.Array:
-    """(x - x') times the mean gradient on the way from x' (their equation 1), [K, B, 80, 80, 1].
+    """(x - x') times the mean gradient on the way from x' (their equation 1), [B, 80, 80, 1].
 
     x' is the black screen; the integral is a midpoint sum. They add up to y(x) - y(x')
     (completeness, their proposition 1), but for the sum's error.
@@ -130,21 +118,19 @@ def attributions(see: Probe, scene: Scene, target: str) -> chex.Array:
     x, base = scene.observation, scene.black[:, None, None, None]
     shares = ((jnp.arange(STEPS) + 0.5) / STEPS).reshape(-1, *x.ndim * (1,))
     function = _of_observation(see, scene, target)
-    return _mean_derivatives(function, base + shares * (x - base)) * (x - base)
+    return _mean_derivative(function, base + shares * (x - base)) * (x - base)
 
 
 def _grad_cam(rest, features: chex.Array) -> chex.Array:
     """Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) of features [B, 10, 10, C]."""
-    parts, weights = _derivatives(rest, features)
-    alpha = parts.mean(axis=(2, 3), keepdims=True)
-    maps = jax.nn.relu(jnp.sum(alpha * features, axis=-1))
-    return pixels(_combine(maps, weights))
+    alpha = _derivative(rest, features).mean(axis=(1, 2), keepdims=True)
+    return pixels(jax.nn.relu(jnp.sum(alpha * features, axis=-1)))
 
 
 def grad_cam_torso(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
     """Grad-CAM on the torso's output; see `_grad_cam`."""
     return _grad_cam(
-        lambda x: components(see.heads(see.core(x)), scene.action, target),
+        lambda x: explained(see.heads(see.core(x)), scene.action, target),
         see.torso(scene.observation),
     )
 
@@ -152,7 +138,7 @@ def grad_cam_torso(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> 
 def grad_cam_core(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
     """Grad-CAM on the core's output; see `_grad_cam`."""
     return _grad_cam(
-        lambda x: components(see.heads(x), scene.action, target),
+        lambda x: explained(see.heads(x), scene.action, target),
         see.core(see.torso(scene.observation)),
     )
 
@@ -165,7 +151,8 @@ class Asked(NamedTuple):
 
     before: Answer  # [B, ...]
     after: Answer  # [n, B, ...], less the masks
-    places: chex.Array  # float32 [n, 80, 80]: how much of every pixel was left or, spots, blurred
+    # float32 [n, 80, 80], or [n, B, 80, 80]: how much of every pixel was left or, spots, blurred.
+    places: chex.Array
 
 
 def _ask(
@@ -195,7 +182,7 @@ def ask_spots(see: Probe, scene: Scene, key: chex.PRNGKey) -> Asked:
 def ask_coins(see: Probe, scene: Scene, key: chex.PRNGKey) -> Asked:
     """Random masks over the frame, black where they hide it (Petsiuk et al. 2018, section 3.2).
 
-    8 x 8 fair coins, enlarged bilinearly, with a random shift.
+    8 x 8 fair coins, enlarged bilinearly, with a random shift; every moment has masks of its own.
     """
     x, base = scene.observation, scene.black[:, None, None, None]
     side = SIZE // RISE_GRID
@@ -207,7 +194,7 @@ def ask_coins(see: Probe, scene: Scene, key: chex.PRNGKey) -> Asked:
         row, column = jax.random.randint(shift, (2,), 0, side)
         return jax.lax.dynamic_slice(enlarge @ grid @ enlarge.T, (row, column), (SIZE, SIZE))
 
-    masks = jax.lax.map(sample, jax.random.split(key, RISE_MASKS))
+    masks = jax.lax.map(jax.vmap(sample), jax.random.split(key, (RISE_MASKS, len(x))))
     return _ask(see, scene, masks, lambda mask: base + mask * (x - base))
 
 
@@ -237,32 +224,27 @@ def _on_screen(scores: chex.Array) -> chex.Array:
     return jnp.einsum("ia,abn,jb->nij", enlarge, scores.reshape(n, n, -1), enlarge)
 
 
-def _changes(asked: Asked, scene: Scene, target: str) -> tuple[chex.Array, chex.Array]:
-    """The components' changes [n, B, K] and their weights [B, K]."""
-    before, weights = components(asked.before, scene.action, target)
-    after = jax.vmap(lambda answer: components(answer, scene.action, target)[0])(asked.after)
-    return after - before, weights
+def _changes(asked: Asked, scene: Scene, target: str) -> chex.Array:
+    """How much the explained number changes, [n, B]."""
+    after = jax.vmap(lambda answer: explained(answer, scene.action, target))(asked.after)
+    return after - explained(asked.before, scene.action, target)
 
 
 def blur(asked: Asked, scene: Scene, target: str) -> chex.Array:
     """Perturbation by blur (Greydanus et al. 2018, *Visualizing and Understanding Atari Agents*).
 
-    Their equation 2 for `policy` (half the squared distance of the logits) and equation 3 for
-    `value`; for `action` the same with the log-probability of the chosen action.
+    Half the squared change: their equation 3 for `value`, and for `action` the same of the chosen
+    action's log-probability, where their equation 2 takes all logits.
     """
-    if target == "policy":
-        change = asked.after.logits - asked.before.logits
-    else:
-        change, _ = _changes(asked, scene, target)
-    return _on_screen(0.5 * jnp.sum(change**2, axis=-1))
+    return _on_screen(0.5 * _changes(asked, scene, target) ** 2)
 
 
 def sarfa(asked: Asked, scene: Scene, target: str) -> chex.Array:
     """SARFA (Puri et al. 2020, *Explain Your Move*, section 3), with logits for Q.
 
-    Explains the chosen action (for `policy`, too): S = 2 K dp / (K + dp), where dp is the loss of
-    its probability and K = 1 / (1 + D_KL) says how little the other actions' proportions change.
-    For `value`, which it does not know, it is the perturbation by blur.
+    Explains the chosen action: S = 2 K dp / (K + dp), where dp is the loss of its probability and
+    K = 1 / (1 + D_KL) says how little the other actions' proportions change. For `value`, which it
+    does not know, it is the perturbation by blur.
     """
     if target == "value":
         return blur(asked, scene, target)
@@ -283,34 +265,30 @@ def sarfa(asked: Asked, scene: Scene, target: str) -> chex.Array:
 def rise(asked: Asked, scene: Scene, target: str) -> chex.Array:
     """RISE (Petsiuk et al. 2018, equation 6): mean of random masks, weighted by what they leave.
 
-    Weights are the chosen action's probability; for `policy` minus the divergence from the whole
-    policy, for `value` minus the change of V. They are centred: equation 6 without the constant
-    that the mean weight adds (and without its noise); below zero is drawn as zero.
+    Weights are the chosen action's probability; for `value` minus the change of V. They are
+    centred: equation 6 without the constant that the mean weight adds (and without its noise);
+    below zero is drawn as zero.
     """
-    before, after = (jax.nn.log_softmax(a.logits) for a in (asked.before, asked.after))
-    match target:
-        case "action":
-            weights = jnp.exp(after[:, jnp.arange(len(before)), scene.action])
-        case "policy":
-            weights = -kl(before, after)
-        case _:
-            weights = -jnp.abs(asked.after.value - asked.before.value)
+    if target == "value":
+        weights = -jnp.abs(_changes(asked, scene, target))
+    else:
+        after = jax.nn.softmax(asked.after.logits)
+        weights = after[:, jnp.arange(len(scene.action)), scene.action]
     weights, masks = (x - x.mean(axis=0) for x in (weights, asked.places))
-    return jax.nn.relu(jnp.einsum("nb,nij->bij", weights, masks))
+    return jax.nn.relu(jnp.einsum("nb,nbij->bij", weights, masks))
 
 
 def occlusion(asked: Asked, scene: Scene, target: str) -> chex.Array:
     """The change when a cell is covered (Zeiler & Fergus 2014, section 4.2)."""
-    changes, weights = _changes(asked, scene, target)
-    parts = changes.transpose(2, 1, 0).reshape(*changes.shape[:0:-1], MASK_CELLS, MASK_CELLS)
-    return pixels(_combine(parts, weights))
+    changes = jnp.abs(_changes(asked, scene, target))
+    return pixels(changes.T.reshape(-1, MASK_CELLS, MASK_CELLS))
 
 
 # --------------------------------------------------------------------------- the agent's own
 
 
 def mask(see: Probe, scene: Scene, target: str, key: chex.PRNGKey) -> chex.Array:
-    """The branch's mask-attention: the value's for `value`, else the policy's."""
+    """The mask-attention of the policy's branch, or for `value` of the value's."""
     answer = see(scene.observation)
     return pixels(answer.value_mask if target == "value" else answer.policy_mask)
 
@@ -351,7 +329,7 @@ class Entry:
     function: Method | Callable[[Asked, Scene, str], chex.Array]  # the latter if it asks
     words: str  # what it is, for the report
     kind: str  # gradient, perturbation, own or trivial
-    forwards: int  # network passes for a map, at the target `action`; a gradient counts three
+    forwards: int  # network passes for a map; a gradient counts three
     ask: Callable[[Probe, Scene, chex.PRNGKey], Asked] | None = None
 
     def map(

@@ -6,12 +6,12 @@ kind of thing is, bool [210, 160]. Boxes from the memory are as large as the thi
 show the maximum of two screens, so a fast thing can be a little longer).
 """
 
-import functools
 from collections.abc import Callable
 
 import numpy as np
 from scipy import ndimage
 
+from maskrl.explain.overlay import cover
 from maskrl.networks import MASK_CELLS
 from maskrl.reaction import MEMORY
 
@@ -107,16 +107,8 @@ def find(game: str, frame: np.ndarray, ram: np.ndarray) -> tuple[Places, dict[st
 
 def touched(place: np.ndarray, view: tuple[int, int]) -> np.ndarray:
     """bool [10, 10]: the mask's cells that have a pixel of it, in rows view[0]:view[1]."""
-    seen = place[view[0] : view[1]]
-    rows, columns = map(_of_cells, seen.shape)
-    return rows @ seen.astype(np.float32) @ columns.T > 0
-
-
-@functools.cache
-def _of_cells(pixels: int) -> np.ndarray:
-    """float32 [10, pixels]: 1 where a row (or column) of pixels is in one of cells."""
-    edges = np.linspace(0, pixels, MASK_CELLS + 1).astype(int)
-    return np.eye(MASK_CELLS, dtype=np.float32).repeat(np.diff(edges), axis=1)
+    counts = np.bincount(cover(view)[place], minlength=MASK_CELLS**2)[: MASK_CELLS**2]
+    return counts.reshape(MASK_CELLS, MASK_CELLS) > 0
 
 
 def around(cells: np.ndarray) -> np.ndarray:

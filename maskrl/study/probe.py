@@ -20,7 +20,7 @@ from maskrl.networks import MASK_CELLS
 from maskrl.preprocess import SIZE
 from maskrl.types import Carry, Params
 
-TARGETS = ("action", "policy", "value")
+TARGETS = ("action", "value")
 BRANCHES = ("policy", "value")
 CELL = SIZE // MASK_CELLS  # pixels of a mask's cell
 
@@ -210,26 +210,12 @@ def _masked(head: Params, hidden: chex.Array) -> tuple[chex.Array, chex.Array | 
     return features * mask[..., None], mask
 
 
-def components(answer: Answer, action: chex.Array, target: str) -> tuple[chex.Array, chex.Array]:
-    """What a target is made of: numbers [B, K] to be explained and their weights [B, K].
+def explained(answer: Answer, action: chex.Array, target: str) -> chex.Array:
+    """The numbers [B] that are explained.
 
-    `action`: the log-probability of the chosen action; `value`: V; `policy`: the log-probabilities
-    of all actions, weighted by the policy, so that a root of weighted squares of derivatives is the
-    root of the diagonal of Fisher's information, E_pi[(d log pi(a) / dx)^2].
+    `action`: the log-probability of the chosen action, int [B]; `value`: V.
     """
+    if target == "value":
+        return answer.value
     log_policy = jax.nn.log_softmax(answer.logits)
-    match target:
-        case "action":
-            values = jnp.take_along_axis(log_policy, action[:, None], axis=1)
-        case "policy":
-            return log_policy, jax.lax.stop_gradient(jnp.exp(log_policy))
-        case "value":
-            values = answer.value[:, None]
-        case _:
-            raise ValueError(f"no target {target!r}: {', '.join(TARGETS)}")
-    return values, jnp.ones_like(values)
-
-
-def kl(log_p: chex.Array, log_q: chex.Array) -> chex.Array:
-    """Kullback-Leibler divergence D(p || q) in nats, over the last axis."""
-    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+    return jnp.take_along_axis(log_policy, action[:, None], axis=1)[:, 0]

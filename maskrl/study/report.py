@@ -17,7 +17,8 @@ from maskrl import files
 from maskrl.recording import read_archive
 from maskrl.study import collect, measures, objects, run
 from maskrl.study.methods import METHODS
-from maskrl.study.run import TARGETS, Subject
+from maskrl.study.probe import TARGETS
+from maskrl.study.run import Subject
 from maskrl.tables import GAMES, PAPER_DECREASE, decrease
 
 
@@ -170,7 +171,7 @@ def gains(found: dict[str, np.ndarray], target: str) -> np.ndarray:
     backgrounds; a random order has 0 in the mean (see `measures.SHARES`).
     """
     curve = found[f"{'value' if target == 'value' else 'probability'}.{target}"]
-    deletion, insertion = np.moveaxis(measures.area(curve, axis=-1).mean(axis=-1), -1, 0)
+    deletion, insertion = np.moveaxis(measures.area(curve).mean(axis=-1), -1, 0)
     return deletion - insertion if target == "value" else insertion - deletion
 
 
@@ -181,7 +182,7 @@ def methods_table(subjects: list[Subject], target: str) -> Table:
         found = read_maps(subject)
         if not found:
             continue
-        game = collect.read(subject.folder / "games.npz").game[found["index"]]
+        game = collect.read_game(subject.folder / "games.npz")[found["index"]]
         names = run.method_names(subject.agent.spec, target)
         gain, small = gains(found, target), found[f"cells.{target}"]
         kept = found[f"kept.{target}"][:, :, 1].mean(axis=2)  # insertion, mean of backgrounds
@@ -374,7 +375,7 @@ def curves_figure(subject: Subject, found: dict[str, np.ndarray]) -> Figure:
     """
     names = run.method_names(subject.agent.spec, "action")
     shown = [n for n in ("mask", "blur", "sarfa", "rise", "gradient", "random") if n in names]
-    game = collect.read(subject.folder / "games.npz").game[found["index"]]
+    game = collect.read_game(subject.folder / "games.npz")[found["index"]]
     curve = found["probability.action"].mean(axis=3)  # [N, M, way, share]
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     for way, axes in enumerate(figure.subplots(1, 2, sharey=True)):

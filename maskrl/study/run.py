@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from maskrl import evaluation, files
 from maskrl.agent import Agent, AgentSpec
 from maskrl.checkpoint import AgentInfo
+from maskrl.cli import progress
 from maskrl.config import EPISODE_STEPS
 from maskrl.devices import Devices
 from maskrl.errors import UserError
@@ -32,10 +32,9 @@ from maskrl.evaluation import How, Player
 from maskrl.study import collect, controls, measures
 from maskrl.study.collect import Moments
 from maskrl.study.methods import METHODS, cells
-from maskrl.study.probe import Scene, probe
+from maskrl.study.probe import TARGETS, Scene, probe
 from maskrl.types import Params
 
-TARGETS = ("action", "value")
 PLAYED = ("normal", "inverse", *controls.CONTROLS, "random")
 # Cumulatively, from the output to the input (Adebayo et al. 2018, section 4.1).
 CASCADE = (
@@ -119,7 +118,7 @@ def run(subjects: list[Subject], budget: Budget) -> None:
     # One of each kind first: a study that was cut short says a little of everything.
     jobs.sort(key=lambda job: job[0])
     done = lambda: sum(path.exists() for _, path, *_ in jobs)  # noqa: E731
-    with tqdm(total=len(jobs), initial=done(), unit=" jobs") as bar:
+    with progress(total=len(jobs), initial=done(), unit=" jobs") as bar:
         # What others were at is waited for last, and done here if they were killed.
         for wait, (order, path, words, work) in itertools.product((False, True), jobs):
             if path.exists():

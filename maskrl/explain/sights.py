@@ -47,7 +47,7 @@ class Share:
 
     mask: float  # of the mask's sum
     screen: float  # of the cells: what an even mask would have
-    steps: float  # in which one of its cells is above the middle of the mask's scale
+    steps: float  # with one of its cells above the middle of the mask's scale in this recording
 
 
 def see(recording: Recording, masks: Mapping[str, np.ndarray]) -> Seen:
@@ -127,7 +127,7 @@ def summary(mask: np.ndarray, label: np.ndarray, count: int) -> list[Share]:
     sums = np.bincount(label.ravel(), mask.ravel(), count)
     cells = np.bincount(label.ravel(), minlength=count)
     scale = contrast_scale(mask)
-    high = mask > (scale.low + scale.high) / 2  # the line in the pictures
+    high = mask > (scale.low + scale.high) / 2  # of this recording's own scale
     return [
         Share(
             float(sums[k] / max(sums.sum(), 1e-12)),

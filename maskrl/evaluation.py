@@ -423,6 +423,7 @@ def record(
         action_names=action_names(spec.game, spec.num_actions),
         view=(agent.crop.top, agent.crop.bottom),
         cut_off=bool(row.timestep.discount[0]),
+        sample=how.sample,
         frames=film.frames(),
         **{field: np.stack(values) for field, values in kept.items()},
     )

@@ -122,6 +122,7 @@ class Recording:
     cell_values: np.ndarray | None = None  # float16 [T, 10, 10]
 
     cut_off: bool = False  # whether the step limit ended the game
+    sample: bool = False  # whether the actions were sampled; else the most probable ones
 
     def __len__(self) -> int:
         """T, the number of frames."""
@@ -282,7 +283,7 @@ def _check(header: dict, arrays: dict[str, np.ndarray], path: pathlib.Path) -> N
     missing = [n for n in _FIELDS if n not in header and n not in arrays and n not in _OPTIONAL]
     if missing:
         raise UserError(f"{path} is not a whole recording: {', '.join(missing)} missing")
-    kinds = {"view": list | tuple, "action_names": list | tuple, "cut_off": bool}
+    kinds = {"view": list | tuple, "action_names": list | tuple, "cut_off": bool, "sample": bool}
     kinds |= {"seed": int, "agent_steps": int}
     for name in _FIELDS.keys() - _ARRAYS.keys():
         if name in header and not isinstance(header[name], kinds.get(name, str)):

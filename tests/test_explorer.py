@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -186,6 +187,7 @@ def what_ifs(length: int, **fields):
         unmasked_value=game.value + 1,
         inverted_value=game.value - 1,
         cell_logits=cells,
+        cell_values=cells[..., 0] if game.value_mask is not None else None,
     )
 
 
@@ -387,6 +389,8 @@ def test_a_cell_has_its_course_and_its_highest_moments(show):
     words = page.find(".facts").text
     assert "cell off" in words
     assert f"{off[game.action[step]] / off.sum():.2f}" in words
+    value = game.value[step] - game.cell_values[step].ravel()[cell]
+    assert float(rows(page)["value"][-1]) == pytest.approx(value, abs=0.006)
     page.click("clear")
     assert page.state("cell") is None
 
@@ -466,6 +470,18 @@ def test_what_is_looked_at(show, browser):
     assert f"sight={shot}" in address
     again.press("l")
     assert again.find("#moments").is_displayed()
+
+
+def test_a_kind_that_is_not_there_has_no_moments(tmp_path):
+    """In the second play there is but the sky."""
+    game, _ = things()
+    sky = np.full_like(game.frames, (0, 0, 120))
+    path = write_explorer([game, dataclasses.replace(game, frames=sky)], tmp_path / "a.html")
+    header = re.search('id="header">(.*?)</script>', path.read_text(encoding="utf-8"))[1]
+    first, second = (one["lookedAt"]["policy"] for one in json.loads(header)["recordings"])
+    assert all(of["highest"] for of in first)
+    assert [bool(of["highest"]) for of in second] == [of["mask"] > 0 for of in second]
+    assert sum(of["mask"] > 0 for of in second) == 1
 
 
 def test_the_time_line_shows_when_a_kind_is_looked_at(show):
@@ -565,6 +581,13 @@ def test_curves_can_be_chosen(show):
     page.press("0")
     page.set("branch", "value")
     assert page.state("branch") == "value"
+    assert page.state("curves") == ""
+    page.all("#bands input")[1].click()
+    chosen = page.state("curves")
+    again = Page(page.browser, page.path, f"#curves={chosen}")
+    shown = [box.is_selected() for box in again.all("#bands input")]
+    assert shown == [n == 1 for n in range(len(names))]
+    assert again.state("curves") == chosen
 
 
 def test_keys(show):
@@ -786,6 +809,37 @@ def test_plays_of_one_name_are_told_apart(show):
     page = show(made_up(30), made_up(40, seed=7), address="#plays=0,1")
     legend = [item.text for item in page.all("#legend li")][:2]
     assert legend == ["normal play, seed 0", "normal play, seed 7"]
+
+
+def test_a_game_that_plays_can_be_changed(show):
+    """It plays on while the next one is unpacked."""
+    page = show(*(made_up(length, seed=length) for length in (1500, 2000)), address="#plays=0")
+    page.set("speed", "16")
+    page.press(Keys.SPACE)
+    page.set("first-game", "1")
+    time.sleep(0.5)
+    step = int(page.cursor()["step"])
+    time.sleep(0.5)
+    assert int(page.cursor()["step"]) > step
+    page.press(Keys.SPACE)
+    assert "of 2000" in page.find("#step").text
+
+
+def test_clicks_beside_the_curves_are_none(show):
+    page = show(made_up(300), address="#step=100&brush=120,150", step=100)
+    for across in (-0.05, 1.02):
+        page.on_curves(("down", across, 0.1), ("up", across, 0.1))
+        assert (page.state("step"), page.state("brush")) == ("100", "120,150")
+    page.on_curves(("down", 0, 0.1), ("up", 0, 0.1))
+    assert (page.state("step"), page.state("brush")) == ("0", None)
+
+
+def test_a_letter_finds_a_menus_entry(show):
+    page = show(made_up(90))
+    for key in "n+m":
+        page.find("#kind").send_keys(key)
+    assert (page.state("step"), page.state("window")) == ("0", None)
+    assert not page.find("#noting").is_displayed()
 
 
 def test_a_longer_play_is_shown_whole(show):
@@ -1076,6 +1130,11 @@ def test_titles_tell_plays_apart(show):
             [game, dataclasses.replace(game, agent="another")],
             "SpaceInvaders · Mask A3C (policy and value mask)",
             ["made up · normal play", "another · normal play"],
+        ),
+        (
+            [game, dataclasses.replace(game, agent_steps=5_000_000, sample=True)],
+            title,
+            ["step 0 · normal play", "step 5,000,000 · normal play, sampled"],
         ),
     ):
         page = show(*games)

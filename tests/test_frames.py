@@ -52,7 +52,7 @@ def test_every_lost_life_and_stage_is_told():
     game = quiet(length, lives=(0, 400), value=value, ram=ram)
     game = dataclasses.replace(game, lives=lives)
     found = told(game, 16)
-    assert (380, "the value falls by 2.00; a life is lost 20 steps later") in found
+    assert (380, "the value falls by 2.00; a life is lost 19 steps later") in found
     assert (700, "stage 2 begins") in found
     assert (1500, "stage 3 begins") in found
     assert any("a life is lost" in words for t, words in found if t > length - 50)

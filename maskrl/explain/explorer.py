@@ -135,16 +135,17 @@ def write_explorer(
 def _shared(described: Sequence[dict]) -> list[str]:
     """The variant and the agent, if they are all recordings'; else they join the plays' names.
 
-    There they come first: where there is no room for a name, its end is cut. Plays that still have
+    So do the agents' steps, where they differ: checkpoints of one run have its name. There they
+    come first: where there is no room for a name, its end is cut. Plays that still have
     one name are told apart by their seeds.
     """
     shared = []
-    for part in ("variant", "agent"):
-        if len({one[part] for one in described}) == 1:
-            shared.append(described[0][part])
-        else:
+    for part in ("trained", "variant", "agent"):
+        if len({one[part] for one in described}) > 1:
             for one in described:
                 one["name"] = f"{one[part]} · {one['name']}"
+        elif part != "trained":
+            shared.append(described[0][part])
     names = [one["name"] for one in described]
     for one in described:
         if names.count(one["name"]) > 1:
@@ -170,10 +171,13 @@ def _write_sights(file, seen: Sequence[sights.Seen], described: Sequence[dict]) 
         for name, mask in one.masks.items():
             shares = sights.shares(mask, label, len(found))
             arrays[f"{name}-sights"] = np.round(shares * 65535).astype("<u2")
-            highest = quantities.highest(shares, _HIGHEST, _APART).tolist()
+            highest = [
+                sorted({step for step in steps if shares[step, k] > 0})
+                for k, steps in enumerate(quantities.highest(shares, _HIGHEST, _APART).tolist())
+            ]
             summary = sights.summary(mask, label, len(found))
             of["lookedAt"][name] = [
-                dataclasses.asdict(share) | {"most": float(most), "highest": sorted(set(steps))}
+                dataclasses.asdict(share) | {"most": float(most), "highest": steps}
                 for share, most, steps in zip(summary, shares.max(axis=0), highest, strict=True)
             ]
         for name, array in arrays.items():
@@ -199,6 +203,7 @@ def _write_recording(file, number: int, recording: Recording, masks: dict[str, L
         "name": how_played(recording),
         "variant": variant(recording),
         "agent": recording.agent,
+        "trained": f"step {recording.agent_steps:,}",
         "seed": recording.seed,
         "length": len(recording),
         "finalScore": recording.final_score,
@@ -287,6 +292,10 @@ def _what_ifs(recording: Recording, telling: Sequence[Chosen]) -> Iterator[tuple
             np.stack([quantities.cells_off(recording, moment.index) for moment in telling])
         )
         yield "cell-off", np.round(off * 65535).astype("<u2")
+    if recording.cell_values is not None:
+        at = [moment.index for moment in telling]
+        off = recording.value[at, None] - recording.cell_values[at].reshape(len(at), -1)
+        yield "cell-off-value", off.astype("<f4")
 
 
 def _packed(frames: np.ndarray) -> np.ndarray:

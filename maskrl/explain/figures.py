@@ -379,7 +379,9 @@ def gallery(rows: Sequence[Row], branch: str, layout: Layout = NATURAL) -> Figur
     page = _Page(layout, width, sum(heights), (f"{branch} mask at chosen frames",))
     y = page.top
     for row, height, lines, written in zip(rows, heights, labels, notes, strict=True):
-        page.text(page.margin, y, row.title.split(" · ")[0], 8, weight="bold")
+        name = row.title.split(" · ")[0]
+        fitting = min(8, 8 * (label - 0.15) / _measure(name, 8, "bold"))
+        page.text(page.margin, y, name, max(fitting, LEAST), weight="bold")
         page.text(page.margin, y + 0.18, "\n".join(lines), size)
         at = y + 0.25 + len(lines) * size * _LINE
         _bar(page.axes(page.margin, at, label - 0.3, 0.12), row.drawn)

@@ -290,7 +290,8 @@ def _lost_lives(recording: Recording, bounds: Boundaries) -> list[Chosen]:
             drop -= value[step : min(step + _EDGE, death)].mean()
             if drop > fall:
                 t, fall = step, drop
-        left = death - t
+        # A life begins a step after the one before was lost; the last one is lost where it ends.
+        left = death - (death in bounds.lives) - t
         words = f"a life is lost {left} step{'' if left == 1 else 's'} later"
         if fall > 0:
             words = f"the value falls by {fall:.2f}; {words}"

@@ -254,9 +254,9 @@ def variant(recording: Recording) -> str:
 
 
 def how_played(recording: Recording) -> str:
-    """Normal, with what mask inverted, or at random."""
+    """Normal, with what mask inverted, or at random; and whether actions were sampled."""
     words = {"inverse": f"{recording.branch} mask inverted", "random": "random play"}
-    return words.get(recording.mode, "normal play")
+    return words.get(recording.mode, "normal play") + ", sampled" * recording.sample
 
 
 def mask_name(recording: Recording, branch: str) -> str:

@@ -8,7 +8,7 @@ const state = {
   kind: "all", order: "time", all: false, notes: [], tab: "moments", sight: null,
 };
 let plays = [], timeline, moments, sights;
-let playing = false, pending = false, busy = false, saying, addressing;
+let playing = false, pending = false, busy = false, saying, addressing, usualCurves;
 let loops = 0, choices = 0; // so that only the newest goes on
 
 // ------------------------------------------------------------------------------- drawing
@@ -82,8 +82,10 @@ function set(changed) {
 
 // ------------------------------------------------------------------------------ the games
 
-/** Shows these recordings, by index: one, or two to compare. */
-async function choose(chosen) {
+/** Shows these recordings, by index: one, or two to compare.
+ *
+ * Until they are there, the former ones are: `wanted`, the window (null: the whole), is theirs. */
+async function choose(chosen, wanted) {
   const choice = ++choices, recordings = await Promise.all(chosen.map(load));
   if (choice !== choices) return;
   plays = recordings.map((recording, rank) => new Play(recording, rank));
@@ -98,7 +100,8 @@ async function choose(chosen) {
   if (!branches.size) state.show = ["game"];
   if (!branches.has(state.branch)) state.branch = [...branches][0] ?? "policy";
   const last = timeline.length - 1;
-  state.window = state.window?.[1] <= last ? state.window : [0, last];
+  if (wanted === undefined) wanted = state.window;
+  state.window = wanted?.[1] <= last ? wanted : [0, last];
   if (state.brush?.[1] > last) state.brush = null;
   state.plays = chosen;
   addShows(branches);
@@ -125,8 +128,8 @@ function addGames() {
     }
     menu.addEventListener("change", () => {
       const chosen = ["first-game", "second-game"].map((which) => element(which).value);
-      if (element("whole").disabled) state.window = null; // the whole of the next ones, too
-      choose(chosen.filter((value) => value !== "").map(Number));
+      const whole = element("whole").disabled; // then of the next ones, too
+      choose(chosen.filter((value) => value !== "").map(Number), whole ? null : undefined);
     });
   }
   element("games").hidden = header.recordings.length < 2;
@@ -224,7 +227,7 @@ function play(wanted) {
   let last = performance.now(), owed = 0;
   const tick = (time) => {
     if (!playing || loop !== loops) return;
-    owed += (Math.max(time - last, 0) / 1000) * header.fps * Number(element("speed").value);
+    owed += (clamp(time - last, 0, 250) / 1000) * header.fps * Number(element("speed").value);
     last = time;
     const steps = Math.floor(owed);
     owed -= steps;
@@ -289,7 +292,7 @@ function addControls() {
   new ResizeObserver(() => timeline && set({})).observe(element("curves"));
   window.addEventListener("hashchange", () => {
     if (location.hash === addressing) return;
-    Object.assign(state, { brush: null, cell: null, sight: null, window: null });
+    Object.assign(state, { brush: null, cell: null, sight: null });
     open();
   });
 }
@@ -297,6 +300,7 @@ function addControls() {
 function onKey(event) {
   const { target } = event;
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (target.matches("select") && event.key !== "Escape") return; // letters find a menu's entries
   const step = event.shiftKey ? header.fps : 1;
   const act = {
     " ": () => play(!playing), ArrowLeft: () => go(state.step - step),
@@ -307,10 +311,10 @@ function onKey(event) {
     l: () => set({ tab: state.tab === "moments" ? "sights" : "moments" }),
     "?": () => element("help").showModal(),
   }[event.key];
-  // Buttons, menus and sliders have these keys for themselves.
+  // Buttons and sliders have these keys for themselves.
   const own = target.matches("button, summary") ? [" "]
     : target.matches("input[type=checkbox]") ? [" "]
-      : target.matches("select, input:not(#scrub)") ? [" ", "ArrowLeft", "ArrowRight", "Home", "End"]
+      : target.matches("input:not(#scrub)") ? [" ", "ArrowLeft", "ArrowRight", "Home", "End"]
         : [];
   if (!act || own.includes(event.key)) return;
   event.preventDefault();
@@ -329,7 +333,7 @@ function toggleTheme() {
 
 // ------------------------------------------------------------------------------ the address
 
-const LISTS = { plays: Number, show: String, brush: Number, window: Number, curves: String };
+const LISTS = { plays: Number, show: String, brush: Number, curves: String };
 
 /** Writes the state behind the # of the address: copied, it opens this moment with its notes. */
 function writeAddress() {
@@ -339,6 +343,7 @@ function writeAddress() {
   for (const name of ["plays", "show", "brush"]) {
     if (state[name]) words.set(name, state[name].join(","));
   }
+  if (state.curves.join() !== usualCurves) words.set("curves", state.curves.join(","));
   const [from, to] = state.window;
   if (to - from < timeline.length - 1) words.set("window", state.window.join(","));
   if (state.notes.length) words.set("notes", JSON.stringify(state.notes));
@@ -350,6 +355,7 @@ function writeAddress() {
 async function open() {
   const words = new URLSearchParams(location.hash.slice(1));
   const options = { style: [...element("style").options], scale: [...element("scale").options] };
+  const wanted = steps(words.get("window")?.split(",").map(Number), 1);
   for (const [name, text] of words) {
     if (LISTS[name]) state[name] = text.split(",").map(LISTS[name]);
     if (["step", "cell", "sight"].includes(name) && /^\d+$/.test(text)) state[name] = Number(text);
@@ -358,12 +364,11 @@ async function open() {
     if (name === "notes") state.notes = readNotes(text);
   }
   state.brush = steps(state.brush, 0);
-  state.window = steps(state.window, 1);
   if (state.cell >= CELLS) state.cell = null;
   if (state.sight >= header.sights.length) state.sight = null;
   if (state.sight !== null) state.tab = "sights";
   const known = state.plays.filter((index) => index in header.recordings).slice(0, 2);
-  await choose(known.length ? known : header.opens);
+  await choose(known.length ? known : header.opens, wanted);
 }
 
 /** The list, if it is the first and last of some steps, so many apart at least; else null. */
@@ -391,12 +396,13 @@ try {
   state.scale = header.contrast ? "contrast" : "absolute";
   state.plays = header.opens;
   fewerCurves();
+  usualCurves = state.curves.join();
   addGames();
   addControls();
   await open();
 } catch (error) {
   element("failure").textContent = `This page cannot be shown: ${error.message}. It needs a ` +
-    "browser of 2023 or later (Chrome 103, Firefox 113, Safari 16.4), and the whole file.";
+    "browser of late 2023 or later (Chrome 108, Firefox 119, Safari 16.4), and the whole file.";
   element("failure").hidden = false;
   throw error;
 }

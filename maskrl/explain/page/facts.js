@@ -60,10 +60,11 @@ class Facts {
       columns.push([recording.inverted.length ? "M" : "1 \u2212 M", at(this.other("policy", "probabilities")),
         this.other("value", "value")?.[step]]);
       const moment = recording.telling.findIndex((telling) => telling.step === step);
-      if (settings.cell !== null && moment >= 0 && "cell-off" in recording) {
-        const start = (moment * CELLS + settings.cell) * count;
-        const off = recording["cell-off"].subarray(start, start + count);
-        columns.push(["cell off", Float64Array.from(off, (x) => x / 65535), null]);
+      if (settings.cell !== null && moment >= 0) { // each branch's own cell
+        const at = moment * CELLS + settings.cell;
+        const off = recording["cell-off"]?.subarray(at * count, (at + 1) * count) ?? [];
+        columns.push(["cell off", Array.from(off, (x) => x / 65535),
+          recording["cell-off-value"]?.[at]]);
       }
     }
     const action = recording.action[step], played = columns[0][1];
@@ -102,7 +103,7 @@ class Facts {
     words.push(`KL to no mask ${number(recording.hangs[step], 3)} nats`);
     if (cell !== null && "cell-hangs" in recording) {
       const hangs = recording["cell-hangs"][step * CELLS + cell] * recording.cellHangsUnit;
-      words.push(`${cellName(cell)} off: KL ${number(hangs, 3)}`);
+      words.push(`${cellName(cell)} of the policy's mask off: KL ${number(hangs, 3)}`);
     }
     return words.join(" · ");
   }

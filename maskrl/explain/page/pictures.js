@@ -94,6 +94,8 @@ async function plain(frames, step) {
   return canvas;
 }
 
+const LINE = "line"; // as the second mask is drawn over one in colours
+
 /** Draws the scale as it looks over black (top) to over white (bottom). */
 function paintBar(canvas, light, { style, strength }) {
   const context = canvas.getContext("2d"), { width, height } = canvas;
@@ -102,7 +104,8 @@ function paintBar(canvas, light, { style, strength }) {
     const under = 255 * (row / (height - 1));
     for (let column = 0; column < width; column++) {
       const along = column / (width - 1);
-      const lined = (header.contours[style] ?? []).some((level) =>
+      const levels = style === LINE ? [0.5] : header.contours[style] ?? [];
+      const lined = levels.some((level) =>
         column === Math.round(level * (width - 1)));
       for (let channel = 0; channel < 3; channel++) {
         const haze = header.haze * along * light[channel];
@@ -180,14 +183,16 @@ class Panel {
 
   /** The scale's bars: they change only with the settings. */
   setScale(settings) {
-    for (const { branch, canvas, low, high } of this.bars) {
+    for (const [n, { branch, canvas, low, high }] of this.bars.entries()) {
       const scale = settings.scaleOf[branch];
       const prefix = this.bars.length > 1 ? `${branch} ` : "";
       low.textContent = prefix + number(scale.low);
       high.textContent = number(scale.high);
       low.title = "this much or less of the cell is let through";
       high.title = "this much or more of the cell is let through";
-      paintBar(canvas, header.light[branch], settings);
+      // Of two masks in one picture, in colours the second one is a line.
+      const lined = n && settings.style === "colours";
+      paintBar(canvas, header.light[branch], lined ? { ...settings, style: LINE } : settings);
     }
   }
 

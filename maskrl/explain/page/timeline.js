@@ -61,7 +61,7 @@ class Timeline {
 
   stepAtX(x) {
     const [from, to] = this.window;
-    return clamp(Math.round(from + ((x - this.gutter) / this.width) * (to - from)), 0, this.length - 1);
+    return clamp(Math.round(from + ((x - this.gutter) / this.width) * (to - from)), from, to);
   }
 
   place(event) {
@@ -337,7 +337,7 @@ class Timeline {
       context.fillStyle = this.colours.ink;
       context.fillRect(this.x(step) - 0.75, 0, 1.5, this.height - AXIS);
     }
-    const read = this.hovered ? clamp(this.stepAtX(this.hovered.x), from, to) : step;
+    const read = this.hovered ? this.stepAtX(this.hovered.x) : step;
     if (this.hovered) {
       context.fillStyle = this.colours.faint;
       context.fillRect(this.x(read) - 0.25, 0, 0.5, this.height - AXIS);
@@ -427,7 +427,8 @@ function listen(canvas) {
   const down = new Map(); // pointer -> its last x
   let start = null, pinch = null;
   canvas.addEventListener("pointerdown", (event) => {
-    if (event.button) return;
+    const beside = event.offsetX - timeline.gutter; // names and numbers are no steps
+    if (event.button || beside < -3 || beside > timeline.width + 3) return;
     canvas.setPointerCapture(event.pointerId);
     down.set(event.pointerId, event.offsetX);
     if (down.size === 2) {

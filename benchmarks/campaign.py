@@ -12,7 +12,9 @@ everything. `--only N` is run number N of the list alone, on all of the machine:
 array job.
 """
 
+import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import shlex
@@ -148,16 +150,18 @@ def without_preset(flags: list[str]) -> list[str]:
 
 
 def _last_row(path: pathlib.Path, column: str) -> dict[str, str]:
-    """The last row of a CSV file in which this column is not empty."""
+    """The last row of metrics in which this column is not empty; what is damaged is no row."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_bytes().decode(errors="replace").splitlines()
     except OSError:
         return {}
     names = lines[0].split(",") if lines else []
     for line in reversed(lines[1:]):
         row = dict(zip(names, line.split(","), strict=False))
-        if row.get(column):
-            return row
+        with contextlib.suppress(KeyError, ValueError):
+            int(row["agent_steps"])
+            if row[column] and all(map(math.isfinite, (float(x) for x in row.values() if x))):
+                return row
     return {}
 
 

@@ -57,13 +57,20 @@ def ship(runs: list[pathlib.Path], original: pathlib.Path | None) -> pathlib.Pat
     scores = {run: checkpoint.score_of(run / checkpoint.BEST) for run in runs}
     run = max(runs, key=lambda run: -math.inf if scores[run] is None else scores[run])
     settings = curves.settings(run)
+    if not (run / checkpoint.CONFIG).exists():
+        raise UserError(f"{run} is an agent, not the run that it comes from")
     agent, params, info = checkpoint.load_agent(run, settings.precision)
     rows = log_of(run)
+    if not rows:
+        raise UserError(f"{run / curves.METRICS} has no rows: train on (train.py --resume {run})")
     steps, seconds = ([float(row[name]) for row in rows] for name in ("agent_steps", "seconds"))
     plays = {
         name: how for name, how in PLAYS.items() if how.mode != "inverse" or info.has_mask("policy")
     }
     folder = AGENTS / f"{info.game}-{info.mask}"
+    before = checkpoint.score_of(folder)
+    if before is not None and (info.score is None or before > info.score):
+        print(f"note: {folder} did better in its own run's evaluations: {before} ({info.score})")
     theirs = None
     if original is not None and info.mask == "both":
         theirs = tables.original_score(original, info.game, info.agent_steps)

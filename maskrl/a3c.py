@@ -50,6 +50,7 @@ class A3C:
                 devices.put(hosts.share(actors)),
                 key,
                 config.unroll_length,
+                int(actors.step[0]) // config.unroll_length,
             )
             for number, (snapshot, actors) in enumerate(
                 zip(state.snapshots, state.actors(agent), strict=True)

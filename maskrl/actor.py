@@ -56,11 +56,12 @@ class ActorGroup:
         state: ActorState,
         key: Any,
         unroll_length: int,
+        unrolls: int = 0,
     ):
         self._act, self._devices, self._envs = act, devices, envs
         self._key, self._unroll_length = key, unroll_length
         self.state, self.snapshot = state, snapshot
-        self.unrolls = 0
+        self.unrolls = unrolls  # over all sessions of the run
         self.tally = Tally()
         self._score, self._life_reward, self._life_steps = np.zeros((3, envs.num_envs))
         self._to_send: chex.Array | None = None

@@ -90,7 +90,7 @@ class Archive:
                 say(str(error))
 
     def _info(self, agent_steps: int, score: float | None = None) -> AgentInfo:
-        origin = self._config.origin and pathlib.Path(self._config.origin).name
+        origin = self._config.origin and name_of(pathlib.Path(self._config.origin))
         return AgentInfo(
             **dataclasses.asdict(self._spec),
             agent_steps=agent_steps,
@@ -113,6 +113,16 @@ class Archive:
                 f"{self._config.steps} counts them"
             )
         return run_state.begin_with(fresh, params, info.agent_steps)
+
+
+def name_of(folder: pathlib.Path) -> str:
+    """What an agent is called: its folder, or the run whose `best` or `checkpoints/N` it is."""
+    folder = folder.absolute()
+    if folder.name == checkpoint.BEST:
+        folder = folder.parent
+    elif folder.parent.name == checkpoint.CHECKPOINTS:
+        folder = folder.parent.parent
+    return folder.name
 
 
 def to_tree(state: RunState) -> tuple[Params, dict[str, Any]]:

@@ -233,6 +233,7 @@ class _Table:
         if self._timestep is None:
             row = self.envs.reset()
             self._timestep = row.timestep
+            self._score += row.timestep.reward  # what the opening has brought
             return
         self.send()
         row = self.envs.recv()
@@ -386,7 +387,7 @@ def record(
             # An agent that sees luminance plays a twin of the game, step by step the same, whose
             # colours are recorded.
             colour = stack.enter_context(contextlib.closing(make(rgb=True)))
-        row = envs.reset()
+        row = opened = envs.reset()
         shown = row if colour is envs else colour.reset()
         while True:
             state, action, said = look(params, state, row.timestep, key)
@@ -412,6 +413,7 @@ def record(
             shown = row if colour is envs else colour.recv()
             kept["reward"].append(row.timestep.reward[0])
             bar.update()
+    kept["reward"][0] += opened.timestep.reward[0]
     return Recording(
         game=spec.game,
         agent=name,

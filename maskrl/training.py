@@ -131,12 +131,13 @@ class Trainer:
         while counters.agent_steps < config.steps:
             self._take(self.a3c.tick())
             tick += 1
+            now = clock.seconds  # every tick: of a long gap it takes a part
             if tick % self._ticks:
                 continue
             # The first host's clock, and everybody's steps and signals: all hosts decide alike.
             to_log, to_save, stop = self._count(
-                self._first_host and log.due(clock.seconds),
-                self._first_host and save.due(clock.seconds),
+                self._first_host and log.due(now),
+                self._first_host and save.due(now),
                 self._stop,
             )
             if stop:

@@ -240,7 +240,17 @@ def test_a_log_that_cannot_be_written(trainer, monkeypatch, capsys):
     assert runs[1].process is None
 
 
-def test_an_agent_is_shipped(tmp_path, monkeypatch):
+def test_a_damaged_log_ends_no_campaign(tmp_path):
+    """What is torn, no text or no number is no row; the run itself mends it when it goes on."""
+    log = tmp_path / "metrics.csv"
+    whole = b"agent_steps,life_reward,eval_score_mean\n10,1.5,7\n20,2.5,\n"
+    for damage in (b"", b"3x,1,9\n", b"30,nan,9\n", b"\xff\xfe,1,9\n", b"30,1"):
+        log.write_bytes(whole + damage)
+        assert campaign._last_row(log, "eval_score_mean")["eval_score_mean"] == "7"
+    assert campaign._last_row(tmp_path / "none.csv", "eval_score_mean") == {}
+
+
+def test_an_agent_is_shipped(tmp_path, monkeypatch, capsys):
     """The better run's agent with its games, its card, its curve; tables and curves read them."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
@@ -282,6 +292,15 @@ def test_an_agent_is_shipped(tmp_path, monkeypatch):
     assert (card["original"], card["before"]) == (3.5, None)
     assert ship.main(["--cards"]) == 0
     assert (tmp_path / "agents" / "README.md").read_text() == text
+    assert "did better" not in capsys.readouterr().out
+    assert ship.main([str(worse)]) == 0
+    says = "note: agents/Breakout-both did better in its own run's evaluations: 0.0 (-1.0)"
+    assert says in capsys.readouterr().out
+    (run / "metrics.csv").write_text("agent_steps,seconds\n")
+    for named, says in ((folder, "is an agent, not the run"), (run, "metrics.csv has no rows")):
+        with pytest.raises(SystemExit, match="2"):
+            ship.main([str(named)])
+        assert says in capsys.readouterr().err
     # The config has the last session's rate, the command is the first's.
     changes = {"learning_rate": [[0, 1e-4], [1_000_000, 3e-5]]}
     changes |= {"precision": [[0, "float32"], [500_000, "bfloat16"]]}

@@ -33,7 +33,7 @@ def replay(how, actor, games):
     seed = evaluation.environment_seed(how.seed) + actor
     envs = Environments("Breakout", 1, seed, max_episode_steps=how.max_episode_steps)
     state, row = agent.init_state(np.array([actor])), envs.reset()
-    scores, lengths, score, length = [], [], 0.0, 0
+    scores, lengths, score, length = [], [], float(row.timestep.reward[0]), 0
     while len(scores) < games:
         state, output = step(params, state, row.timestep, jax.random.PRNGKey(how.seed))
         envs.send(np.asarray(output.action))
@@ -46,6 +46,24 @@ def replay(how, actor, games):
             score, length = 0.0, 0
     envs.close()
     return scores, lengths
+
+
+def test_what_the_opening_brings_is_scored(monkeypatch):
+    """Of the first game as of all later ones, in a recording, too."""
+    agent, params = agent_and_params()
+    how = How(seed=11, max_episode_steps=5)
+    plain = evaluation.play(agent, params, 2, how).scores
+    reset = Environments.reset
+
+    def scored(self):
+        row = reset(self)
+        reward = row.timestep.reward + np.float32(7)
+        return row._replace(timestep=row.timestep.replace(reward=reward))
+
+    monkeypatch.setattr(Environments, "reset", scored)
+    assert evaluation.play(agent, params, 2, how).scores.tolist() == (plain + 7).tolist()
+    game = evaluation.record(agent, params, how, name="a", agent_steps=0)
+    assert game.final_score == plain[0] + 7
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from conftest import with_devices
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from samples import TINY_FLAGS, train_tiny
@@ -397,7 +398,11 @@ def test_an_unused_array_is_not_unpacked(tmp_path):
 def start(folder, *argv):
     with open(folder / "output", "a") as out:
         return subprocess.Popen(
-            [sys.executable, TRAIN, *argv], cwd=folder, stdout=out, stderr=subprocess.STDOUT
+            [sys.executable, TRAIN, *argv],
+            cwd=folder,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=with_devices(2),  # whatever the machine has
         )
 
 

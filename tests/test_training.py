@@ -12,7 +12,7 @@ from samples import TINY, agent_with, compilations, random_unroll, tiny_config, 
 from test_devices import run_on_devices
 
 from benchmarks import ship
-from maskrl import checkpoint, evaluation, schedule, training
+from maskrl import archive, checkpoint, evaluation, schedule, training
 from maskrl.a3c import A3C
 from maskrl.actor import ActorGroup
 from maskrl.archive import Archive
@@ -128,6 +128,15 @@ def test_sync_every(tmp_path, monkeypatch):
     settings = {"game": "Seaquest", "actors_per_group": 1, "core": "none", "steps": 80}
     train_tiny(tmp_path / "run", sync_every=2, **settings)
     assert seen[:12] == [0, 1, 2, 3, 1, 1, 3, 3, 1, 1, 3, 3]
+
+
+def test_sync_every_goes_on_with_the_run(tmp_path):
+    """Two sessions of an unroll each: a run that is often stopped copies all the same."""
+    for steps, copied in ((6, False), (12, True)):
+        trainer = train_tiny(
+            tmp_path / "run", steps > 6, sync_every=2, actors_per_group=1, steps=steps
+        )
+        assert (max(int(group.snapshot.updates) for group in trainer.a3c.groups) > 0) == copied
 
 
 def test_snapshots_are_the_newest_parameters_of_their_time(first):
@@ -513,6 +522,8 @@ def test_from_an_agent(first, tmp_path, capsys):
     moved = np.sqrt(sum(np.sum(x**2) for x in way))
     assert float(rows[-1]["moved_torso"]) == pytest.approx(moved, rel=1e-4)
     assert checkpoint.load_agent(run)[2].source == "maskrl, run new, from first"
+    for saved in ("", "best", "checkpoints/120"):
+        assert archive.name_of(first.run / saved) == "first"
     for changes, says in (
         ({"core": "none"}, "its core is convlstm, the run's is none"),
         ({"game": "Pong"}, "its game is Breakout"),

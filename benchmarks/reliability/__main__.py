@@ -26,12 +26,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
 from benchmarks.__main__ import machine
 from benchmarks.reliability import damage, flags, processes, soak
-from benchmarks.reliability.victim import Broken, Case
+from benchmarks.reliability.victim import DEVICES, Broken, Case
 from maskrl import checkpoint, config, devices, evaluation, files, training
 from maskrl.cli import Parser
 from maskrl.errors import UserError, exit_on_user_error
@@ -155,5 +156,6 @@ def attack(args: argparse.Namespace, folder: pathlib.Path) -> int:
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", DEVICES)
     devices.use_cores()
     sys.exit(main())

@@ -14,6 +14,7 @@ from maskrl import checkpoint
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
 PATIENCE = 900  # seconds for anything that a process does on a machine with other work
+DEVICES = 2  # of the processes, on any machine: that all flags below fit
 STAGES = ("start", "training", "saving", "evaluating", "replacing best")
 # The smallest network, many saves and evaluations.
 FLAGS = (
@@ -176,12 +177,14 @@ class Victim:
 
 
 def environment() -> dict[str, str]:
-    """Of the processes: this checkout, the CPU, and one cache of compiled functions for all."""
+    """Of the processes: this checkout, the CPU's devices, and one cache of compiled functions."""
     cache = {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(CHECKOUT / ".pytest_cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
+    flags = os.environ.get("XLA_FLAGS", "")
+    devices = {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={DEVICES}"}
     paths = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return cache | os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    return cache | os.environ | devices | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -23,6 +23,8 @@ BACKGROUNDS = ("black", "blur", "mean")
 WAYS = ("deletion", "insertion")
 CURVES = ("probability", "kl", "value", "kept")
 STRONG_BLUR = 10.0  # pixels; nothing of an object is left
+_WINDOW = 7  # pixels, of `ssim`
+RESAMPLES = 2000  # of a bootstrap
 
 
 def backgrounds(scene: Scene) -> chex.Array:
@@ -134,9 +136,6 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(says, index[..., edge:-edge, edge:-edge].mean(axis=(-2, -1)), 0.0)
 
 
-_WINDOW = 7
-
-
 def _unit(m: np.ndarray) -> np.ndarray:
     m = m.astype(np.float64) - m.min(axis=(-2, -1), keepdims=True)
     top = m.max(axis=(-2, -1), keepdims=True)
@@ -147,7 +146,6 @@ def _unit(m: np.ndarray) -> np.ndarray:
 
 
 Number = tuple[float, float, float]  # and its 95 % interval's ends
-RESAMPLES = 2000
 
 
 def bootstrap(

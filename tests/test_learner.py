@@ -176,10 +176,9 @@ def test_long_gradients_are_cut():
     assert np.linalg.norm(flat(state.params) - ends[1]) > 0.01 * way
 
 
-@pytest.mark.parametrize("longest", [None, 0])
-def test_gradients_are_never_cut(longest):
-    """By the paper's preset, and by 0."""
-    optimiser = learner.make_optimiser(tiny_config(max_gradient_norm=longest))
+def test_gradients_are_never_cut():
+    """By 0, as in the paper's preset."""
+    optimiser = learner.make_optimiser(tiny_config(max_gradient_norm=0))
     gradients = {"w": np.full(4, 1e6, np.float32)}
     _, state = optimiser.update(gradients, optimiser.init(gradients), gradients)
     mean = optax.tree.get(state, "mu")["w"]

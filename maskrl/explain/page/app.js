@@ -84,7 +84,8 @@ function set(changed) {
 
 /** Shows these recordings, by index: one, or two to compare.
  *
- * Until they are there, the former ones are: `wanted`, the window (null: the whole), is theirs. */
+ * `wanted` is their window (null: the whole; if not given, the one there is). The state keeps the
+ * former ones' window until they are unpacked, for those are shown, and may play, until then. */
 async function choose(chosen, wanted) {
   const choice = ++choices, recordings = await Promise.all(chosen.map(load));
   if (choice !== choices) return;

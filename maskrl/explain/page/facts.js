@@ -60,7 +60,8 @@ class Facts {
       columns.push([recording.inverted.length ? "M" : "1 \u2212 M", at(this.other("policy", "probabilities")),
         this.other("value", "value")?.[step]]);
       const moment = recording.telling.findIndex((telling) => telling.step === step);
-      if (settings.cell !== null && moment >= 0) { // each branch's own cell
+      const known = "cell-off" in recording || "cell-off-value" in recording;
+      if (known && settings.cell !== null && moment >= 0) { // each branch's own cell
         const at = moment * CELLS + settings.cell;
         const off = recording["cell-off"]?.subarray(at * count, (at + 1) * count) ?? [];
         columns.push(["cell off", Array.from(off, (x) => x / 65535),

@@ -200,7 +200,7 @@ def evaluate(args: argparse.Namespace) -> None:
     output = args.output or free_name(
         RESULTS / f"{info.game}-{info.mask}-{args.mode}-{info.agent_steps}-seed{args.seed}.json"
     )
-    open_for_writing(output)
+    files.check_writable(output)
     mode = args.mode
     if mode in CONTROLS:
         own, agent, mode = agent, controlled(agent, mode, args.branch, {}), "normal"
@@ -232,7 +232,7 @@ def explain(args: argparse.Namespace) -> None:
     folder = args.output or free_name(
         RESULTS / f"{info.game}-{info.mask}-explain-{info.agent_steps}"
     )
-    open_for_writing(folder / "recording.npz")
+    files.check_writable(folder / "recording.npz")
     recorded = []
     modes = ("normal", "inverse") if info.has_mask("policy") else ("normal",)
     for seed in range(args.seed, args.seed + args.episodes):
@@ -272,7 +272,7 @@ def table(args: argparse.Namespace) -> None:
     for path in written:
         if args.output:
             files.check_new(path)
-        open_for_writing(path)
+        files.check_writable(path)
     greedy = args.original and args.original / curves.GREEDY
     files.write(output, tables.markdown(results, greedy))
     files.write(output.with_suffix(".csv"), tables.comma_separated(results, greedy))
@@ -326,18 +326,6 @@ def study(args: argparse.Namespace) -> None:
             print(f"written: {path}")
     if interrupted is not None:
         raise interrupted
-
-
-def open_for_writing(path: pathlib.Path) -> None:
-    """Raises UserError now, and not after the games, if the file cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a"):
-            pass
-        if not path.stat().st_size:
-            path.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def main(argv: list[str] | None = None) -> int:

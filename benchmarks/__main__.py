@@ -425,7 +425,9 @@ def main(argv: list[str] | None = None) -> int:
     add("--output", type=pathlib.Path, help="JSON file")
     with exit_on_user_error("benchmarks"):
         args = parser.parse_args(argv)
-        files.check_new(args.output)
+        if args.output:
+            files.check_new(args.output)
+            files.check_writable(args.output)
         actors = args.actors_per_group or [devices.fit_actors(Config.actors_per_group, False)]
         counts = args.devices or [jax.local_device_count()]
         if min(*counts, args.rounds) < 1:

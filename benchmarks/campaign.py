@@ -157,10 +157,11 @@ def _last_row(path: pathlib.Path, column: str) -> dict[str, str]:
         return {}
     names = lines[0].split(",") if lines else []
     for line in reversed(lines[1:]):
-        row = dict(zip(names, line.split(","), strict=False))
         with contextlib.suppress(KeyError, ValueError):
+            row = dict(zip(names, line.split(","), strict=True))
             int(row["agent_steps"])
-            if row[column] and all(map(math.isfinite, (float(x) for x in row.values() if x))):
+            numbers = {name: float(cell) for name, cell in row.items() if cell}
+            if column in numbers and math.isfinite(numbers[column]):
                 return row
     return {}
 

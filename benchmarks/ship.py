@@ -4,8 +4,8 @@
     python -m benchmarks.ship --cards
 
 Of several runs of a game and mask, the one whose best agent did best in its own evaluations is
-taken. Copies that agent to `agents/<Game>-<mask>/`, plays 100 whole games with it on start
-states that chose nothing (greedy, sampled, the policy mask inverted, uniform actions), and writes
+taken. Copies that agent to `agents/<Game>-<mask>/`, plays 100 whole games with it on seeds that
+were not used to choose it (greedy, sampled, the policy mask inverted, uniform actions), and writes
 their scores to `results/`, where the agent comes from to `card.json`, and the run's learning curve,
 thinned, to `metrics.csv`: after that of what the run began with (`--from`), if that is still there,
 and in hours of both. `agents/README.md` is the table of all cards; `--cards` writes only that.

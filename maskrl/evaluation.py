@@ -413,7 +413,6 @@ def record(
             shown = row if colour is envs else colour.recv()
             kept["reward"].append(row.timestep.reward[0])
             bar.update()
-    kept["reward"][0] += opened.timestep.reward[0]
     return Recording(
         game=spec.game,
         agent=name,
@@ -426,6 +425,7 @@ def record(
         view=(agent.crop.top, agent.crop.bottom),
         cut_off=bool(row.timestep.discount[0]),
         sample=how.sample,
+        opening=float(opened.timestep.reward[0]),
         frames=film.frames(),
         **{field: np.stack(values) for field, values in kept.items()},
     )

@@ -114,13 +114,26 @@ def exists(path: pathlib.Path) -> bool:
 
 
 def check_new(path: pathlib.Path | None) -> None:
-    """Raises UserError if there is, or can be, nothing new of that name: nothing is overwritten."""
+    """Raises UserError if something has that name, or nothing can: nothing is overwritten."""
     try:
         taken = path is not None and path.exists()
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', error)}") from error
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
     if taken:
         raise UserError(f"{path} exists: name another")
+
+
+def check_writable(path: pathlib.Path) -> None:
+    """Raises UserError now, and not after hours, if the file cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        with open(path, "a"):
+            pass
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def read_json(path: pathlib.Path) -> Any:

@@ -290,7 +290,7 @@ def check(args) -> int:
         raise UserError(f"{args.train_step} is not of an agent with {actions[0]} actions")
     try:
         errors = compare(params, data, game)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AssertionError, KeyError, TypeError, ValueError) as error:  # chex's are the first
         raise UserError(f"{args.train_step} is not of this agent: {error}") from error
     wrong = too_large(errors, game)
     for name, error in errors.items():

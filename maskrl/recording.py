@@ -123,6 +123,7 @@ class Recording:
 
     cut_off: bool = False  # whether the step limit ended the game
     sample: bool = False  # whether the actions were sampled; else the most probable ones
+    opening: float = 0.0  # what the opening brought, before frames[0]; no action's
 
     def __len__(self) -> int:
         """T, the number of frames."""
@@ -142,14 +143,13 @@ class Recording:
     @property
     def score(self) -> np.ndarray:
         """float32 [T]: the score that stands at frames[t], before action[t]."""
-        return np.concatenate([[0.0], np.cumsum(self.reward, dtype=np.float64)[:-1]]).astype(
-            np.float32
-        )
+        brought = np.concatenate([[self.opening], self.reward[:-1]])
+        return np.cumsum(brought, dtype=np.float64).astype(np.float32)
 
     @property
     def final_score(self) -> float:
         """The game's score."""
-        return float(self.reward.sum(dtype=np.float64))
+        return float(self.opening + self.reward.sum(dtype=np.float64))
 
     def masks(self) -> dict[str, np.ndarray]:
         """The masks that there are: {"policy": [T, 10, 10], "value": [T, 10, 10]}."""
@@ -284,10 +284,12 @@ def _check(header: dict, arrays: dict[str, np.ndarray], path: pathlib.Path) -> N
     if missing:
         raise UserError(f"{path} is not a whole recording: {', '.join(missing)} missing")
     kinds = {"view": list | tuple, "action_names": list | tuple, "cut_off": bool, "sample": bool}
-    kinds |= {"seed": int, "agent_steps": int}
+    kinds |= {"seed": int, "agent_steps": int, "opening": int | float}
     for name in _FIELDS.keys() - _ARRAYS.keys():
         if name in header and not isinstance(header[name], kinds.get(name, str)):
             raise UserError(f"{path}: {name} is {header[name]!r}"[:300])
+    if not math.isfinite(header.get("opening", 0)):
+        raise UserError(f"{path}: opening is {header['opening']!r}")
     view, actions = header["view"], header["action_names"]
     if not (len(view) == 2 and all(isinstance(x, int) for x in view)) or not (
         0 <= view[0] < view[1] <= 210

@@ -244,9 +244,11 @@ def test_a_damaged_log_ends_no_campaign(tmp_path):
     """What is torn, no text or no number is no row; the run itself mends it when it goes on."""
     log = tmp_path / "metrics.csv"
     whole = b"agent_steps,life_reward,eval_score_mean\n10,1.5,7\n20,2.5,\n"
-    for damage in (b"", b"3x,1,9\n", b"30,nan,9\n", b"\xff\xfe,1,9\n", b"30,1"):
+    for damage in (b"", b"3x,1,9\n", b"30,x,9\n", b"30,1,nan\n", b"\xff\xfe,1,9\n", b"30,1", b"9"):
         log.write_bytes(whole + damage)
         assert campaign._last_row(log, "eval_score_mean")["eval_score_mean"] == "7"
+    log.write_bytes(whole + b"30,nan,9\n")  # a life's reward, where no life has ended yet
+    assert campaign._last_row(log, "eval_score_mean")["eval_score_mean"] == "9"
     assert campaign._last_row(tmp_path / "none.csv", "eval_score_mean") == {}
 
 

@@ -64,6 +64,8 @@ def test_what_the_opening_brings_is_scored(monkeypatch):
     assert evaluation.play(agent, params, 2, how).scores.tolist() == (plain + 7).tolist()
     game = evaluation.record(agent, params, how, name="a", agent_steps=0)
     assert game.final_score == plain[0] + 7
+    assert game.score[0] == 7  # before the first action, which is not what brought it
+    assert game.reward.sum() == plain[0]
 
 
 @pytest.mark.parametrize(

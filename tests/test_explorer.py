@@ -1134,7 +1134,12 @@ def test_titles_tell_plays_apart(show):
         (
             [game, dataclasses.replace(game, agent_steps=5_000_000, sample=True)],
             title,
-            ["step 0 · normal play", "step 5,000,000 · normal play, sampled"],
+            ["normal play", "step 5,000,000 · normal play, sampled"],  # 0: not known
+        ),
+        (
+            [game, dataclasses.replace(game, agent="another", agent_steps=5_000_000)],
+            "SpaceInvaders · Mask A3C (policy and value mask)",
+            ["made up · normal play", "another · normal play"],
         ),
     ):
         page = show(*games)

@@ -213,6 +213,12 @@ def test_explain_refuses(tmp_path):
         with pytest.raises(UserError, match=message):
             explain(groups, tmp_path / "none", **arguments)
     assert not (tmp_path / "none").exists()  # said before the first one is drawn
+    for mask in ("policy", "value"):
+        write(made_up(41, mask=mask), tmp_path / f"{mask}.npz")
+    groups = [[tmp_path / "policy.npz"], [tmp_path / "value.npz"]]
+    wide = {"frames": "0-39", "layout": figures.Layout(6), "parts": ("gallery",)}
+    with pytest.raises(UserError, match="a gallery needs two games"):  # and so has no long row
+        explain(groups, tmp_path / "out", **wide)
     with pytest.raises(UserError, match="same file name"):
         explain([[tmp_path / "game.npz", tmp_path / "a" / "game.npz"]], tmp_path / "out")
     with pytest.raises(UserError, match="cannot write"):

@@ -72,7 +72,7 @@ def test_unwritable(tmp_path):
 
 
 def test_nothing_is_overwritten(tmp_path):
-    """Nor begun where a name is none: what takes hours would be lost at its end."""
+    """Nor begun where nothing can be written: what takes hours would be lost at its end."""
     (tmp_path / "file").touch()
     files.check_new(tmp_path / "new")
     files.check_new(None)
@@ -81,3 +81,9 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(UserError, match=r"cannot write .*: File name too long"):
         files.check_new(tmp_path / ("x" * 300))
     assert not files.exists(tmp_path / ("x" * 300))
+    files.check_writable(tmp_path / "a" / "new")
+    files.check_writable(tmp_path / "file")
+    assert names(tmp_path / "a") == []
+    assert names(tmp_path) == ["a", "file"]
+    with pytest.raises(UserError, match=r"cannot write .*below: "):
+        files.check_writable(tmp_path / "file" / "below")

@@ -58,6 +58,12 @@ def test_every_lost_life_and_stage_is_told():
     assert any("a life is lost" in words for t, words in found if t > length - 50)
 
 
+def test_a_life_lost_in_its_own_opening():
+    """Its only frame is the first of the next life, too: it is lost at once."""
+    found = told(quiet(400, lives=(0, 200, 201)), 16)
+    assert (200, "a life is lost 0 steps later") in found
+
+
 def test_the_blow_and_not_what_the_game_shows_of_it():
     """As in Beam Rider: hit at 640, the ship burns for four seconds, and a life is lost."""
     length = 1000

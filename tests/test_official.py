@@ -183,9 +183,29 @@ def test_numbers_of_an_agent_with_other_actions(monkeypatch, capsys):
     monkeypatch.setattr(ours, "read_train_step", lambda path: numbers)
     says = fails(capsys, "check", "agent.dat", "numbers.npz")
     assert "numbers.npz is not of an agent with 4 actions" in says
-    numbers["logits"] = np.zeros((20, 4), np.float32)
-    says = fails(capsys, "check", "agent.dat", "numbers.npz")
-    assert "numbers.npz is not of this agent: " in says
+
+
+def test_numbers_of_another_network(tmp_path, monkeypatch, capsys):
+    """Another memory's shape is one line; so is an archive that lacks what is compared last."""
+    monkeypatch.setattr(ours, "read_state_dict", lambda path: state_dict())
+    path = tmp_path / "numbers.npz"
+    shapes = {"frames": (21, 210, 160, 3), "pixels": (21, 80, 80), "obs": (21, 80, 80)}
+    shapes |= {"normaliser0": (3,), "h0": (32, 10, 10), "c0": (32, 10, 10), "h": (20, 32, 10, 10)}
+    shapes |= {"logits": (20, 4), "values": (21,), "rewards": (20,), "entropy": (20,)}
+    shapes |= {name: () for name in ("policy_loss", "value_loss", "total_loss")}
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    arrays |= {"game": np.array("Breakout"), "actions": np.zeros(20, np.int32)}
+    arrays["normaliser0"][2] = 1  # a first frame's
+    np.savez(path, **arrays)
+    assert f"{path} is not of this agent: " in fails(capsys, "check", "agent.dat", path)  # no bytes
+    arrays["frames"] = arrays["frames"].astype(np.uint8)
+    np.savez(path, **arrays)
+    says = fails(capsys, "check", "agent.dat", path)
+    assert f"{path} is not of this agent: " in says
+    assert "32" in says
+    del arrays["total_loss"]
+    np.savez(path, **arrays)
+    assert "total_loss is missing" in fails(capsys, "check", "agent.dat", path)
 
 
 class Hostile:

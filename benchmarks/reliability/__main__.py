@@ -120,6 +120,10 @@ def main(argv: list[str] | None = None) -> int:
         args = parser.parse_args(argv)
         if args.cases < 1 or not args.minutes > 0:
             raise UserError("--cases and --minutes must be more than 0")
+        if args.output:
+            for path in (args.output, args.output.with_suffix(".png")):
+                files.check_new(path)
+                files.check_writable(path)
         with tempfile.TemporaryDirectory() as folder:
             try:
                 return attack(args, pathlib.Path(folder))

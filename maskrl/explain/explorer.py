@@ -135,16 +135,20 @@ def write_explorer(
 def _shared(described: Sequence[dict]) -> list[str]:
     """The variant and the agent, if they are all recordings'; else they join the plays' names.
 
-    So do the agents' steps, where they differ: checkpoints of one run have its name. There they
-    come first: where there is no room for a name, its end is cut. Plays that still have
-    one name are told apart by their seeds.
+    So do the steps of agents of one name: checkpoints of one run have its name. There they come
+    first: where there is no room for a name, its end is cut. Plays that still have one name are
+    told apart by their seeds.
     """
+    agents = {one["agent"] for one in described}
+    if len({(one["agent"], one["trained"]) for one in described}) > len(agents):
+        for one in described:
+            one["name"] = " · ".join(filter(None, (one["trained"], one["name"])))
     shared = []
-    for part in ("trained", "variant", "agent"):
+    for part in ("variant", "agent"):
         if len({one[part] for one in described}) > 1:
             for one in described:
                 one["name"] = f"{one[part]} · {one['name']}"
-        elif part != "trained":
+        else:
             shared.append(described[0][part])
     names = [one["name"] for one in described]
     for one in described:
@@ -203,7 +207,7 @@ def _write_recording(file, number: int, recording: Recording, masks: dict[str, L
         "name": how_played(recording),
         "variant": variant(recording),
         "agent": recording.agent,
-        "trained": f"step {recording.agent_steps:,}",
+        "trained": f"step {recording.agent_steps:,}" if recording.agent_steps else "",
         "seed": recording.seed,
         "length": len(recording),
         "finalScore": recording.final_score,

@@ -284,15 +284,15 @@ def _lost_lives(recording: Recording, bounds: Boundaries) -> list[Chosen]:
     value = recording.value.astype(np.float64)
     found = []
     for before, death in zip([0, *deaths], deaths, strict=False):
-        t, fall = max(death - _AROUND, min(before + 1, death)), 0.0
+        # A life begins a step after the one before was lost; the last one is lost where it ends.
+        lost = death - (death in bounds.lives)
+        t, fall = max(death - _AROUND, min(before + 1, lost)), 0.0
         for step in range(max(death - DANGER, before + 1), death):
             drop = value[max(step - _EDGE, before) : step].mean()
             drop -= value[step : min(step + _EDGE, death)].mean()
             if drop > fall:
                 t, fall = step, drop
-        # A life begins a step after the one before was lost; the last one is lost where it ends.
-        left = death - (death in bounds.lives) - t
-        words = f"a life is lost {left} step{'' if left == 1 else 's'} later"
+        words = f"a life is lost {lost - t} step{'' if lost - t == 1 else 's'} later"
         if fall > 0:
             words = f"the value falls by {fall:.2f}; {words}"
         found.append(_chosen(recording, t, "life", words, death))

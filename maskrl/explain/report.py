@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Collection, Sequence
 
 from maskrl.cli import progress
+from maskrl.config import branches
 from maskrl.errors import UserError
 from maskrl.explain import figures, video
 from maskrl.explain.explorer import write_explorer
@@ -93,9 +94,14 @@ def explain(
         raise UserError("two of the recordings have the same file name: rename one")
     output = pathlib.Path(output)
     if frames and len(groups) > 1:  # what is wrong with them is said before anything is drawn
-        chosen = [parse(frames, read(group[0])) for group in groups]
-        if "gallery" in parts:
-            figures.gallery_room(max(map(len, chosen)), layout)
+        counts: dict[str, list[int]] = {"policy": [], "value": []}
+        for recording in (read(group[0]) for group in groups):
+            chosen = len(parse(frames, recording))
+            for name in recording.masks().keys() & set(branches(branch)):
+                counts[name].append(chosen)
+        for of_games in counts.values():
+            if "gallery" in parts and len(of_games) > 1:
+                figures.gallery_room(max(of_games), layout)
     rows: dict[str, list[figures.Row]] = {"policy": [], "value": []}
     games = set()
 

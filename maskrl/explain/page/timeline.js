@@ -454,7 +454,7 @@ function listen(canvas) {
     request();
   });
   const up = (event) => {
-    down.delete(event.pointerId);
+    if (!down.delete(event.pointerId)) return; // begun beside the plot
     if (pinch) {
       if (!down.size) pinch = null;
     } else if (start && event.type === "pointerup") {

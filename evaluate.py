@@ -56,7 +56,7 @@ FLAGS_OF = {  # of one mode alone
 }
 UNKNOWN_TO = {  # flags that say nothing there
     "normal": ("branch",),
-    "random": ("branch",),
+    "random": ("branch", "sample"),
     "table": (
         *("agent", "game", "branch", "episodes", "sample", "seed", "precision"),
         "max_episode_steps",
@@ -274,10 +274,12 @@ def table(args: argparse.Namespace) -> None:
             files.check_new(path)
         files.check_writable(path)
     greedy = args.original and args.original / curves.GREEDY
+    # Before anything is written: the original's files may not be there.
+    figures = {game: curves.draw(folders, args.original) for game, folders in runs.items()}
     files.write(output, tables.markdown(results, greedy))
     files.write(output.with_suffix(".csv"), tables.comma_separated(results, greedy))
-    for game, folders in runs.items():
-        curves.save(curves.draw(folders, args.original), pictures[game])
+    for game, figure in figures.items():
+        curves.save(figure, pictures[game])
     print(tables.text(results, greedy))
     for path in written:
         print(f"written: {path}")

@@ -9,9 +9,9 @@
 The floors are EnvPool alone, and a float32 matrix product of this machine: a frame costs 114 MFLOP
 forward and 228 backward. Without an accelerator, network and environments share the cores, so the
 floor of training and of evaluation is the sum of both times; with one it is the longer of the two.
-(Products in bfloat16 can pass a float32 floor.) Every number is the median of
-several rounds, and each round measures every part once, so that a change of the machine's speed
-hits all of them.
+(Products in bfloat16 can pass a float32 floor.) Every number is the median of several rounds, and
+each round measures every part once, so that a change of the machine's speed hits all of them; but
+for training, which is measured afterwards, in one run.
 
 Then every saliency method's maps per second (`benchmarks.maps`).
 
@@ -50,7 +50,7 @@ from maskrl import devices, evaluation, files, learner, run_state
 from maskrl.a3c import A3C
 from maskrl.actor import ActorGroup, make_act
 from maskrl.agent import Agent, agent_of
-from maskrl.cli import Parser
+from maskrl.cli import Parser, run_program
 from maskrl.config import Config
 from maskrl.devices import Devices
 from maskrl.envs import Environments, Row, game_name
@@ -61,6 +61,8 @@ from maskrl.types import ActorState, Carry, Params, TimeStep, Unroll
 
 FORWARD, BACKWARD = 114e6, 228e6  # floating-point operations of a frame
 SECONDS = 3.0  # that a part is measured for, in each round
+SETTING = {"game", "groups", "actors_per_group", "actors_per_update", "devices", "precision"}
+TAKES = {"loop": {"output"}, "profile": SETTING}  # of the other flags
 
 
 def rate(work: Callable[[], int], seconds: float = SECONDS) -> float:
@@ -428,6 +430,11 @@ def main(argv: list[str] | None = None) -> int:
         if args.output:
             files.check_new(args.output)
             files.check_writable(args.output)
+        said = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+        for mode in TAKES.keys() & said:
+            if other := said - {mode} - TAKES[mode]:
+                flag = min(other).replace("_", "-")
+                raise UserError(f"--{flag}: says nothing beside --{mode}")
         actors = args.actors_per_group or [devices.fit_actors(Config.actors_per_group, False)]
         counts = args.devices or [jax.local_device_count()]
         if min(*counts, args.rounds) < 1:
@@ -474,4 +481,4 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     devices.use_cores()
-    sys.exit(main())
+    run_program(main)

@@ -49,9 +49,11 @@ class Run:
 
     @property
     def saved(self) -> int:
-        """Agent steps of the newest checkpoint; 0 without one."""
-        folder = self.folder / checkpoint.CHECKPOINTS
-        return max((int(p.name) for p in folder.glob("*") if p.name.isdigit()), default=0)
+        """Agent steps of the newest checkpoint that was written whole; 0 without one."""
+        try:
+            return checkpoint.Checkpointer(self.folder).newest or 0
+        except UserError:  # `train.py` will say so
+            return 0
 
     @property
     def done(self) -> bool:
@@ -193,6 +195,8 @@ def read(path: pathlib.Path, runs: pathlib.Path) -> list[Run]:
             known, _ = parser.parse_known_args(flags)
             if known.run_dir or known.resume:
                 raise UserError("the campaign chooses the folder: leave out --run-dir and --resume")
+            if known.steps < 1:
+                raise UserError(f"--steps {known.steps}: a run has at least 1")
             folder = runs / f"{game_name(known.game)}-{known.mask}-{known.seed}"
         except (UserError, ValueError) as error:
             raise UserError(f"{path}, line {number}: {error}") from error

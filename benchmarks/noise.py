@@ -10,7 +10,6 @@ mean over so many, noise is as long as the signal. Of few gradients it is an ord
 """
 
 import pathlib
-import sys
 from collections.abc import Callable, Iterator
 
 import jax
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from maskrl import checkpoint, learner
 from maskrl.actor import ActorGroup, make_act
 from maskrl.agent import Agent
-from maskrl.cli import Parser
+from maskrl.cli import Parser, run_program
 from maskrl.config import Config
 from maskrl.devices import Devices
 from maskrl.errors import UserError, exit_on_user_error
@@ -127,4 +126,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

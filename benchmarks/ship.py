@@ -22,14 +22,13 @@ import json
 import math
 import pathlib
 import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 
 from benchmarks.__main__ import machine
 from maskrl import checkpoint, config, curves, devices, evaluation, files, tables
-from maskrl.cli import Parser
+from maskrl.cli import Parser, run_program
 from maskrl.config import EPISODE_STEPS
 from maskrl.errors import UserError, exit_on_user_error
 from maskrl.evaluation import How
@@ -168,7 +167,11 @@ def thin(rows: list[dict[str, str]], target: pathlib.Path) -> None:
 
 
 def cards() -> str:
-    """The table of all cards, Markdown."""
+    """The table of all cards, Markdown.
+
+    Raises:
+      UserError: an agent whose card or results are not whole.
+    """
     lines = [
         "# Agents that come with the project",
         "",
@@ -184,26 +187,34 @@ def cards() -> str:
         "|" + " --- |" * 10,
     ]
     folders = [path.parent for path in sorted(AGENTS.glob(f"*/{curves.CARD}"))]
-    lines += [_line(folder) for folder in folders]
-    lines += ["", "Where each comes from:", ""]
+    rows, origins = [], []
     for folder in folders:
-        card = files.read_json(folder / curves.CARD)
-        settings = curves.settings(folder)
-        changes = card.get("changes", {})
-        first = {name: values[0][1] for name, values in changes.items()}
-        settings = dataclasses.replace(settings, **first)  # the config has the last
-        command = " ".join(["python train.py", *_flags(settings)])
-        before = f", which began with {card['before']}" if card.get("before") else ""
-        changed = "".join(
-            f", {name.replace('_', ' ')} {value} from {steps:,} steps on"
-            for name, (_, *later) in changes.items()
-            for steps, value in later
-        )
-        lines.append(
-            f"- {folder.name}: `{command}`{before}{changed}; {card['chosen']}; runs: "
-            f"{_runs(card['runs'])}; shipped on {card['machine']} at commit {card['commit']}"
-        )
-    return "\n".join(lines) + "\n"
+        try:
+            rows.append(_line(folder))
+            origins.append(_origin(folder))
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{folder}: its card or results are not whole: {error!r}") from error
+    return "\n".join([*lines, *rows, "", "Where each comes from:", "", *origins]) + "\n"
+
+
+def _origin(folder: pathlib.Path) -> str:
+    """How an agent was trained and chosen, a line of the list below the table."""
+    card = files.read_json(folder / curves.CARD)
+    settings = curves.settings(folder)
+    changes = card.get("changes", {})
+    first = {name: values[0][1] for name, values in changes.items()}
+    settings = dataclasses.replace(settings, **first)  # the config has the last
+    command = " ".join(["python train.py", *_flags(settings)])
+    before = f", which began with {card['before']}" if card.get("before") else ""
+    changed = "".join(
+        f", {name.replace('_', ' ')} {value} from {steps:,} steps on"
+        for name, (_, *later) in changes.items()
+        for steps, value in later
+    )
+    return (
+        f"- {folder.name}: `{command}`{before}{changed}; {card['chosen']}; runs: "
+        f"{_runs(card['runs'])}; shipped on {card['machine']} at commit {card['commit']}"
+    )
 
 
 def _runs(scores: dict[str, float | None]) -> str:
@@ -286,4 +297,4 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     devices.use_cores()
-    sys.exit(main())
+    run_program(main)

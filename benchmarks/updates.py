@@ -50,7 +50,6 @@ def main(argv: list[str] | None = None) -> int:
         args = parser.parse_args(argv)
         files.check_new(args.output)
         files.check_writable(args.output)
-        args.runs.mkdir(parents=True, exist_ok=True)
         common = [f"--game={args.game}", f"--steps={args.steps}", f"--precision={args.precision}"]
         moved = {
             name: [

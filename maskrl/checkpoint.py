@@ -541,7 +541,7 @@ def seal(folder: pathlib.Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = Parser("maskrl.checkpoint", "Adds checksums to what earlier versions wrote.")
+    parser = Parser("python -m maskrl.checkpoint", "Adds checksums to what earlier versions wrote.")
     parser.add_argument("folder", type=pathlib.Path, nargs="+", help="an agent's or a run's")
     with exit_on_user_error("maskrl.checkpoint"):
         for folder in parser.parse_args(argv).folder:

@@ -22,6 +22,7 @@ import pathlib
 import sys
 from collections.abc import Iterable
 
+import matplotlib
 import numpy as np
 import scipy.stats
 from matplotlib.axes import Axes
@@ -31,6 +32,8 @@ from maskrl import checkpoint, config, files, metrics
 from maskrl.cli import Parser
 from maskrl.errors import UserError, exit_on_user_error
 from maskrl.tables import GAMES, PAPER_RANDOM
+
+matplotlib.rcParams["text.parse_math"] = False  # a name with a $ is no mathematics
 
 COLORS = ("#c0392b", "#2471a3", "#1e8449", "#9a7d0a", "#8e44ad", "#16a0a0", "#000000", "#d35400")
 GREY = "#7f8c8d"

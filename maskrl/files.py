@@ -177,16 +177,18 @@ def read_rows(path: pathlib.Path, *names: str, **where: str) -> list[dict[str, s
 
 
 def read_columns(path: pathlib.Path, *names: str, **where: str) -> list[np.ndarray]:
-    """Columns of a CSV file as floats, of the rows that have all of them and match `where`.
+    """Columns of a CSV file as floats, of the rows where all of them are finite and `where` holds.
 
     Raises:
       UserError: no such file, or no such columns of numbers in it.
     """
     rows = read_rows(path, *names, **where)
     try:
-        return [np.array([float(row[name]) for row in rows]) for name in names]
+        numbers = [np.array([float(row[name]) for row in rows]) for name in names]
     except ValueError as error:
         raise _unreadable(path, names, error) from error
+    finite = np.isfinite(numbers).all(axis=0)
+    return [column[finite] for column in numbers]
 
 
 def _unreadable(path: pathlib.Path, names: Sequence[str], error: Exception) -> UserError:

@@ -322,7 +322,7 @@ def import_(args) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = Parser("maskrl.official", __doc__)
+    parser = Parser("python -m maskrl.official", __doc__)
     commands = parser.add_subparsers(required=True, metavar="{check,import}")
     for name, function, help in (
         ("check", check, "recompute the original's numbers"),

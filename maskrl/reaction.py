@@ -21,7 +21,7 @@ from collections.abc import Iterable
 import jax
 import numpy as np
 
-from maskrl import checkpoint, recording
+from maskrl import checkpoint, files, recording
 from maskrl.agent import Agent
 from maskrl.cli import Parser, integers, run_program
 from maskrl.errors import UserError, exit_on_user_error
@@ -320,8 +320,8 @@ class _Console:
             self._screens = [self._screens[1], self._ale.getScreenRGB()]
 
     def screen(self) -> np.ndarray:
-        """uint8 [210, 160, 3]."""
-        return np.maximum(*self._screens)
+        """uint8 [210, 160, 3]: of games with more rows the first ones, which EnvPool shows."""
+        return np.maximum(*self._screens)[:210]
 
     def state(self):
         return self._ale.cloneState(), list(self._screens)
@@ -339,7 +339,7 @@ class _Console:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = Parser("maskrl.reaction", __doc__)
+    parser = Parser("python -m maskrl.reaction", __doc__)
     commands = parser.add_subparsers(required=True, dest="way", metavar="{screen,memory}")
     screen = commands.add_parser("screen", help="paste a patch of another frame")
     screen.add_argument("recording", type=pathlib.Path, help="of the same game, .npz")
@@ -358,6 +358,9 @@ def main(argv: list[str] | None = None) -> int:
         command.add_argument("--output", type=pathlib.Path, required=True, help="without .png")
     with exit_on_user_error("maskrl.reaction"):
         args = parser.parse_args(argv)
+        for kind in ("png", "pdf"):
+            files.check_new(pathlib.Path(f"{args.output}.{kind}"))
+            files.check_writable(pathlib.Path(f"{args.output}.{kind}"))
         agent, params, info = checkpoint.load_agent(args.agent)
         if args.way == "screen":
             game = recording.read(args.recording)
@@ -368,7 +371,7 @@ def main(argv: list[str] | None = None) -> int:
                 agent, params, game, args.frame, args.source, args.box, to, name=info.source
             )
         else:
-            byte = int(args.byte) if args.byte.isdigit() else args.byte
+            byte = int(args.byte) if args.byte.isdecimal() else args.byte
             reaction = edit_memory(agent, params, args.step, byte, args.value)
         for path in write_figure(reaction, args.output):
             print(f"written: {path}")

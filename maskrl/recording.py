@@ -284,11 +284,11 @@ def _check(header: dict, arrays: dict[str, np.ndarray], path: pathlib.Path) -> N
     if missing:
         raise UserError(f"{path} is not a whole recording: {', '.join(missing)} missing")
     kinds = {"view": list | tuple, "action_names": list | tuple, "cut_off": bool, "sample": bool}
-    kinds |= {"seed": int, "agent_steps": int, "opening": int | float}
+    kinds |= {"seed": int, "agent_steps": int, "opening": float}
     for name in _FIELDS.keys() - _ARRAYS.keys():
         if name in header and not isinstance(header[name], kinds.get(name, str)):
             raise UserError(f"{path}: {name} is {header[name]!r}"[:300])
-    if not math.isfinite(header.get("opening", 0)):
+    if not math.isfinite(header.get("opening", 0.0)):
         raise UserError(f"{path}: opening is {header['opening']!r}")
     view, actions = header["view"], header["action_names"]
     if not (len(view) == 2 and all(isinstance(x, int) for x in view)) or not (

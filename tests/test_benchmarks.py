@@ -79,7 +79,10 @@ def test_wrong_flags_are_one_line(tmp_path, capsys):
     for flags, says in (
         (["--act", "8"], "unrecognized arguments: --act 8"),
         (["--output", str(tmp_path / "old.json")], "old.json exists: name another"),
+        (["--output", str(tmp_path / "old.json" / "new")], "cannot write"),
         (["--rounds", "0"], "--devices and --rounds must be at least 1"),
+        (["--loop", "--groups", "5"], "--groups: says nothing beside --loop"),
+        (["--profile", "trace", "--loop"], "says nothing beside --"),
     ):
         with pytest.raises(SystemExit, match="2"):
             benchmarks.main(flags)

@@ -26,7 +26,9 @@ run = pathlib.Path(flags.get("--run-dir") or flags["--resume"])
 (run / "checkpoints").mkdir(parents=True, exist_ok=True)
 (run / "config.json").touch()
 def save(steps):
-    (run / "checkpoints" / str(steps)).mkdir(exist_ok=True)
+    saved = run / "checkpoints" / str(steps)
+    saved.mkdir(exist_ok=True)
+    (saved / "agent.json").touch()
 def stop(*_):
     save(100)
     sys.exit(143)
@@ -83,6 +85,7 @@ def test_a_list_is_read(tmp_path):
         (["--game Pong --steps 1", "--game pong --steps 2"], "line 2: .*twice"),
         (["--game Pong --steps 1 --run-dir here"], "line 1: .*leave out"),
         (["--game Pong '--steps 1"], "line 1: .*quotation"),
+        (["--game Pong --steps -5"], "line 1: --steps -5"),
     ],
 )
 def test_wrong_lists(tmp_path, lines, says):
@@ -142,7 +145,10 @@ def test_a_run_that_goes_on_has_its_own_preset():
 def test_a_run_is_done_when_its_end_has_been_evaluated(tmp_path, flags):
     """Unless nothing is evaluated at all."""
     run = campaign.read(listed(tmp_path, f"--game Pong --steps 9{flags}"), tmp_path)[0]
-    (run.folder / "checkpoints" / "9").mkdir(parents=True)
+    saved = run.folder / "checkpoints" / "9"
+    saved.mkdir(parents=True)
+    assert run.saved == 0  # not written whole
+    (saved / checkpoint.AGENT).touch()
     metrics = run.folder / "metrics.csv"
     metrics.write_text("agent_steps,eval_score_mean\n5,1.0\n9,\n")
     assert run.done == flags.endswith(" 0")
@@ -313,6 +319,9 @@ def test_an_agent_is_shipped(tmp_path, monkeypatch, capsys):
     assert not {"--learning-rate", "--precision"} & set(text.split())
     said = "`, learning rate 3e-05 from 1,000,000 steps on, precision bfloat16 from 500,000 steps"
     assert f"{said} on; the best of" in text
+    (folder / "results" / "greedy.json").unlink()
+    with pytest.raises(UserError, match="agents/Breakout-both: its card or results are not whole"):
+        ship.cards()
 
 
 def test_what_a_run_began_with(tmp_path):

@@ -71,7 +71,10 @@ def test_pictures_refused(tmp_path, capsys, picture, says):
 
 
 def test_a_picture_in_a_new_folder(tmp_path):
-    run = write_run(tmp_path / "a", [1, 2])
+    """Of a run whose name is no mathematics, and whose log has rows that say nothing."""
+    run = write_run(tmp_path / "a $_{$", [1, 2])
+    with open(run / "metrics.csv", "a") as file:
+        file.write("inf,1,3,2,30\n3000,1e400,3,2,30\n4000,nan,3,2,30\n")
     assert curves.main([str(run), "--output", str(tmp_path / "new" / "f.svg")]) == 0
     assert (tmp_path / "new" / "f.svg").read_text().startswith("<?xml")
 

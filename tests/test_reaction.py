@@ -1,5 +1,6 @@
 """Edited states: the agent's reaction to a patch on the screen, and to a byte of the memory."""
 
+import dataclasses
 import functools
 
 import jax
@@ -123,6 +124,32 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "out.png").exists()
     assert (tmp_path / "out.pdf").exists()
     with pytest.raises(SystemExit) as exit:
+        reaction.main([*command, "--frame", "60"])
+    assert exit.value.code == 2
+    assert "out.png exists" in capsys.readouterr().err
+    command[-1] = str(tmp_path / "new")
+    with pytest.raises(SystemExit) as exit:
         reaction.main([*command, "--frame", "99999"])
     assert exit.value.code == 2
     assert "no frame 99999" in capsys.readouterr().err
+    assert not list(tmp_path.glob("new*"))
+
+
+def test_the_command_of_the_memory(tmp_path, capsys):
+    pytest.importorskip("ale_py")
+    agent, params = untrained()
+    info = checkpoint.AgentInfo(**dataclasses.asdict(agent.spec), agent_steps=0, source="a test")
+    checkpoint.save_agent(tmp_path / "agent", params, info)
+    command = ["memory", "--agent", str(tmp_path / "agent"), "--output", str(tmp_path / "out")]
+    command += ["--step", "5", "--value", "0", "--byte"]
+    with pytest.raises(SystemExit, match="2"):
+        reaction.main([*command, "\u00b2"])  # a digit, and no number
+    assert "an address from 0 to 127" in capsys.readouterr().err
+    assert reaction.main([*command, "bricks-right-1"]) == 0
+    assert (tmp_path / "out.png").exists()
+
+
+def test_a_console_with_more_rows():
+    """The agent is shown the first 210, as by EnvPool."""
+    pytest.importorskip("ale_py")
+    assert reaction._Console("Pacman", 0).screen().shape == (210, 160, 3)

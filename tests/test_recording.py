@@ -127,6 +127,8 @@ def edit(path, drop=(), header=None, **arrays):
     ("change", "says"),
     [
         ({"header": {"version": 99}}, "another version"),
+        ({"header": {"opening": 10**400}}, "opening is 1000"),
+        ({"header": {"opening": float("inf")}}, "opening is inf"),
         ({"unmasked_logits": np.zeros((5, 4), np.float32)}, "unmasked_logits"),
         ({"drop": ("header",)}, "no header"),
         ({"drop": ("ram",)}, "ram missing"),

@@ -27,8 +27,9 @@ from test_recording import sample
 import train
 from benchmarks.reliability import damage, processes
 from maskrl import checkpoint, config, envs, loggers, recording
+from maskrl.archive import Archive
 from maskrl.errors import Fault, UserError
-from maskrl.training import Trainer
+from maskrl.training import Trainer, agent_of
 
 TRAIN = str(pathlib.Path(__file__).parents[1] / "train.py")
 SMALL = {"core": "none", "mask": "none"}
@@ -215,13 +216,18 @@ def test_a_checkpoint_that_cannot_be_put_aside(saved, tmp_path, monkeypatch):
 
 
 def test_a_damaged_best_agent_is_replaced(saved, tmp_path):
-    """Its score does not count any more: the next evaluation writes another."""
+    """Its score does not count any more: the next evaluation writes another, if a worse one."""
     run = copy(saved, tmp_path)
     assert checkpoint.score_of(run / "best") == 0
+    _, params, _ = checkpoint.load_agent(run / "best")
     for path in (run / "best" / "params").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
     assert checkpoint.score_of(run / "best") is None
+    settings = config.read(run / "config.json")
+    archive = Archive(run, settings, agent_of(settings).spec)
+    archive.keep_best(params, 7, -1.0, pytest.fail)
+    assert checkpoint.load_agent(run / "best")[2].score == -1.0
 
 
 @pytest.mark.parametrize("name", ["run.lock", "config.json.part", "checkpoints"])

@@ -299,7 +299,7 @@ def test_resume_without_runs(tmp_path, monkeypatch, capsys):
     "text", ["", "{", "[]", '{"config": {}}', '{"config": {"groups": "two"}}', '{"config": 3}']
 )
 def test_resume_with_a_damaged_configuration(here, capsys, text):
-    """Cut off, of another kind; `{}` has the defaults' 35 actors, which the checkpoint has not."""
+    """Cut off, of another kind; `{}` has the defaults' 14 actors, which the checkpoint has not."""
     (here / RUN / "config.json").write_text(text)
     refused(capsys, "train.py", ["--resume", RUN])
 
@@ -325,6 +325,7 @@ EVALUATE = [
     (["--mode", "inverse", "--original", "."], "--original is for --mode table"),
     (["--mode", "study", "--seed", "3"], "--mode study knows no --seed"),
     (["--mode", "table", "--sample"], "--mode table knows no --sample"),
+    (["--mode", "random", "--sample"], "--mode random knows no --sample"),
     (["--nonsense"], "nonsense"),
     (["--mode", "upside-down"], "--mode"),
     (["--branch", "middle"], "--branch"),
@@ -451,6 +452,7 @@ def test_table_of_a_damaged_result(here, capsys):
         ("file/t.md", "cannot write"),
         ("t.csv", "the tables are Markdown"),
         ("old.md", "old.csv exists"),
+        ("new.md", "original_training_lives.csv"),
     ],
 )
 def test_tables_refused(here, capsys, output, says):
@@ -461,9 +463,10 @@ def test_tables_refused(here, capsys, output, says):
     (here / "results" / "a.json").write_text(json.dumps(result))
     for name in ("file", "old.csv"):
         (here / name).write_text("old")
-    assert says in refused(capsys, "evaluate.py", ["--mode", "table", "--output", output])
+    argv = ["--mode", "table", "--original", "nothing", "--output", output]
+    assert says in refused(capsys, "evaluate.py", argv)
     assert (here / "old.csv").read_text() == "old"
-    assert not (here / "old.md").exists()
+    assert not list(here.glob("*.md"))
 
 
 def parts_of(here):

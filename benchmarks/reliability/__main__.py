@@ -20,7 +20,6 @@ import dataclasses
 import json
 import pathlib
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -34,7 +33,7 @@ from benchmarks.__main__ import machine
 from benchmarks.reliability import damage, flags, processes, soak
 from benchmarks.reliability.victim import DEVICES, Broken, Case
 from maskrl import checkpoint, config, devices, evaluation, files, training
-from maskrl.cli import Parser
+from maskrl.cli import Parser, run_program
 from maskrl.errors import UserError, exit_on_user_error
 from maskrl.signals import SIGNALS
 
@@ -121,9 +120,10 @@ def main(argv: list[str] | None = None) -> int:
         if args.cases < 1 or not args.minutes > 0:
             raise UserError("--cases and --minutes must be more than 0")
         if args.output:
-            for path in (args.output, args.output.with_suffix(".png")):
-                files.check_new(path)
-                files.check_writable(path)
+            files.check_new(args.output)
+            if args.attack == "soak":
+                files.check_new(args.output.with_suffix(".png"))
+            files.check_writable(args.output)
         with tempfile.TemporaryDirectory() as folder:
             try:
                 return attack(args, pathlib.Path(folder))
@@ -162,4 +162,4 @@ def attack(args: argparse.Namespace, folder: pathlib.Path) -> int:
 if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", DEVICES)
     devices.use_cores()
-    sys.exit(main())
+    run_program(main)

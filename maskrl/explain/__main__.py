@@ -31,9 +31,14 @@ def pairs(paths: list[pathlib.Path]) -> list[list[pathlib.Path]]:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = Parser("maskrl.explain", __doc__)
+    parser = Parser("python -m maskrl.explain", __doc__)
     parser.add_argument("recordings", type=pathlib.Path, nargs="+", help="files .npz")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        required=True,
+        help="folder to write to; what was drawn there is replaced",
+    )
     parser.add_argument(
         "--only", choices=report.PARTS, nargs="+", default=report.PARTS, help="what to make [all]"
     )

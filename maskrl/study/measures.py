@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage, stats
 
+from maskrl import losses
 from maskrl.networks import MASK_CELLS
 from maskrl.study.methods import blurred, pixels
 from maskrl.study.probe import Answer, Probe, Scene
@@ -65,9 +66,8 @@ def curves(see: Probe, scene: Scene, rank: chex.Array) -> dict[str, chex.Array]:
 
     def row(answer: Answer) -> dict[str, chex.Array]:
         now = jax.nn.log_softmax(answer.logits)
-        chosen = jnp.take_along_axis(now, scene.action[:, None], axis=1)[:, 0]
         return {
-            "probability": jnp.exp(chosen),
+            "probability": jnp.exp(losses.log_probability(answer.logits, scene.action)),
             "kl": jnp.sum(jnp.exp(log_policy) * (log_policy - now), axis=-1),
             "value": jnp.abs(answer.value - whole.value),
             "kept": (jnp.argmax(now, axis=-1) == scene.action).astype(jnp.float32),

@@ -14,6 +14,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from maskrl import losses
 from maskrl.agent import Agent
 from maskrl.kernels import KERNELS
 from maskrl.networks import MASK_CELLS
@@ -217,5 +218,4 @@ def explained(answer: Answer, action: chex.Array, target: str) -> chex.Array:
     """
     if target == "value":
         return answer.value
-    log_policy = jax.nn.log_softmax(answer.logits)
-    return jnp.take_along_axis(log_policy, action[:, None], axis=1)[:, 0]
+    return losses.log_probability(answer.logits, action)

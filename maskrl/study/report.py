@@ -10,6 +10,7 @@ import html
 import io
 import pathlib
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -20,6 +21,8 @@ from maskrl.study.methods import METHODS
 from maskrl.study.probe import TARGETS
 from maskrl.study.run import Subject
 from maskrl.tables import GAMES, PAPER_DECREASE, decrease
+
+matplotlib.rcParams["text.parse_math"] = False  # a name with a $ is no mathematics
 
 
 @dataclasses.dataclass(frozen=True)

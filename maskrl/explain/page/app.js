@@ -259,7 +259,6 @@ function addControls() {
     "all-actions": (event) => {
       set({ all: !state.all });
       event.target.textContent = state.all ? "Fewer" : "All";
-      element("facts").classList.toggle("all", state.all);
     },
   };
   for (const [id, act] of Object.entries(controls)) element(id).addEventListener("click", act);

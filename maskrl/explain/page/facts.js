@@ -20,7 +20,7 @@ class Facts {
         .filter((action) => action.x === x && action.y === y);
       const place = make("div", { className: here.length ? "key" : "key absent" });
       for (const { name, index, fire } of here) {
-        const fill = make("i"), key = make("span", { className: fire ? "fire" : "plain",
+        const fill = make("i"), key = make("span", { className: fire ? "fire" : "",
           title: name }, fill);
         this.keys.set(index, { key, fill });
         place.append(key);
@@ -36,7 +36,7 @@ class Facts {
       make("h3", { className: `rank-${rank}` }, recording.name), numbers,
       make("div", { className: "decision" },
         make("div", {}, this.stick, make("p", { className: "key-words" },
-          make("i", { className: "plain" }), " stick ", make("i", { className: "fire" }), " + fire")),
+          make("i"), " stick ", make("i", { className: "fire" }), " + fire")),
         make("div", { className: "table" }, this.chosen,
           make("table", {}, make("thead", {}, this.head), this.body), this.hangs)));
     this.part.setAttribute("aria-label", `${recording.name}: numbers and actions`);

@@ -103,7 +103,9 @@ class Recording:
     logits: np.ndarray  # float32 [T, A]
     action: np.ndarray  # int32 [T], index into action_names
     value: np.ndarray  # float32 [T], the critic's V
-    reward: np.ndarray  # float32 [T], unclipped, what action[t] brought
+    # float32 [T], unclipped, what action[t] brought; on a life's last frame what the opening of the
+    # next life did.
+    reward: np.ndarray
     lives: np.ndarray  # int32 [T], lives left at frames[t]
     life_start: np.ndarray  # bool [T], first frame after a lost life, and frame 0
     ram: np.ndarray  # uint8 [T, 128], the console's memory at frames[t]

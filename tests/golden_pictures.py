@@ -109,6 +109,15 @@ def difference(name: str, now: Image.Image | None = None) -> float:
         return float(np.abs(np.asarray(golden, float) - np.asarray(now, float)).mean())
 
 
+def most_different(name: str, now: Image.Image, tiles: int = 8) -> float:
+    """The same of the most different one of so many by so many tiles."""
+    with Image.open(FOLDER / f"{name}.png") as golden:
+        assert golden.size == now.size
+        apart = np.abs(np.asarray(golden, float) - np.asarray(now, float)).mean(axis=-1)
+    rows = np.array_split(apart, tiles)
+    return max(tile.mean() for row in rows for tile in np.array_split(row, tiles, axis=1))
+
+
 def _quarter(figure) -> Image.Image:
     file = io.BytesIO()
     figure.savefig(file, dpi=200)

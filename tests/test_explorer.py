@@ -15,7 +15,7 @@ import xml.etree.ElementTree
 
 import numpy as np
 import pytest
-from golden_pictures import FOLDER, TOLERANCE, difference
+from golden_pictures import FOLDER, TOLERANCE, difference, most_different
 from PIL import Image
 from recordings import made_up, things
 
@@ -502,6 +502,19 @@ def test_the_time_line_shows_when_a_kind_is_looked_at(show):
     assert len(page.all("#sights-list li:first-child span")) == 2  # a number for each play
 
 
+def test_plays_share_the_scale_of_what_is_looked_at(show, tmp_path):
+    """The greatest share of the mask on a kind, which the time line's height stands for."""
+    (game, _), (other, _) = things(), things(1)
+    other = dataclasses.replace(other, mode="inverse", policy_mask=other.policy_mask**3)
+    page = show(game, other, address="#step=9&plays=0,1&sight=1", step=9)
+    header = json.loads(page.run("return document.getElementById('header').textContent"))
+    mosts = [one["lookedAt"]["policy"][1]["most"] for one in header["recordings"]]
+    assert round(100 * mosts[0]) != round(100 * mosts[1])
+    words = list(xml.etree.ElementTree.parse(saved(page, tmp_path, "svg")).getroot().itertext())
+    said = [word for word in words if word.endswith(" %")]
+    assert said[1::2] == [f"{100 * max(mosts):.0f} %"] * 2  # beside what each has now
+
+
 def test_what_would_be_without_the_mask(show):
     game = what_ifs(60)
     page = show(game)
@@ -613,12 +626,13 @@ def test_keys(show):
     assert page.find("#help").is_displayed()
     page.press(Keys.ESCAPE)
     assert not page.find("#help").is_displayed()
+    before = page.cursor()["step"]
     page.press(" ")
     assert page.find("#play").text == "Pause"
     time.sleep(0.5)
     page.press(" ")
     assert page.find("#play").text == "Play"
-    assert page.cursor()["step"] != str(step)
+    assert page.cursor()["step"] != before
 
 
 def test_transport(show):
@@ -903,6 +917,12 @@ def test_the_address_opens_a_moment_with_its_notes(show, browser):
     again.press("m")
     again.find("#note-text").send_keys("no", Keys.ESCAPE)
     assert again.state("notes") is None
+    again.press("m")
+    again.find("#note-text").send_keys("mine", Keys.ENTER)
+    assert again.state("notes") is not None
+    again.run("location.hash = '#step=20'")  # another address of the same page
+    again.wait_for(20)
+    assert again.state("notes") is None
     broken = Page(
         browser, pathlib.Path(page.path), "#step=9999&cell=400&notes=[&show=x&plays=7", 299
     )
@@ -977,9 +997,21 @@ def test_saved_words_are_not_printed_over_words(show, tmp_path, shown):
         "place.remove(); return words",
         saved(page, tmp_path, "svg").read_text(),
     )
-    assert len(ends) == 3 + 4 * len(shown)  # the title, of each play, of each of its pictures
+    # The title, of each play, of each of its pictures, what broken lines are.
+    assert len(ends) == 4 + 4 * len(shown)
     for (y, _, end), (next_y, start, _) in itertools.pairwise(sorted(ends)):
         assert next_y != y or end <= start
+
+
+def test_the_last_step_is_drawn_where_steps_are_dense(show, tmp_path):
+    """Three for each pixel: the value is 0 until the end, and 5 there."""
+    value = np.zeros(3600, np.float32)
+    value[-1] = 5
+    page = show(made_up(len(value), value=value))
+    drawing = saved(page, tmp_path, "svg").read_text()
+    paths = re.findall(r'<path d="(.*?)"', drawing)
+    heights = [re.findall(r"[ML][\d.]+ ([\d.]+)", path) for path in paths]
+    assert any(len({*of[:-1]}) == 1 and float(of[-1]) < float(of[0]) - 9 for of in heights if of)
 
 
 @pytest.mark.parametrize(
@@ -1064,6 +1096,7 @@ def test_it_looks_as_it_did(show, size, theme):
         now.save(golden, optimize=True)
         pytest.fail(f"{golden} was missing and is written: look at it")
     assert difference(name, now) <= 2 * TOLERANCE
+    assert most_different(name, now) <= 10 * TOLERANCE  # nothing is missing, whatever the fonts
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

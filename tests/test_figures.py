@@ -51,7 +51,22 @@ def test_golden(name):
     assert difference(name) <= TOLERANCE
 
 
-LAYOUTS = [figures.NATURAL, *(figures.Layout(width, False) for width in (2.5, 5.5))]
+def written(figure):
+    """Every text that is drawn: words, labels, ticks, legends."""
+    found = list(figure.texts)
+    for axes in figure.axes:
+        if not axes.axison:
+            continue
+        found += [*axes.texts, axes.xaxis.label, axes.yaxis.label]
+        if axes.get_legend() is not None:
+            found += axes.get_legend().get_texts()
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            found += [t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+    return [text for text in found if text.get_text()]
+
+
+LAYOUTS = [figures.NATURAL, *(figures.Layout(width, False) for width in (2.5, 3.5, 5.5, 7.0))]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -62,8 +77,11 @@ def test_words_fit_and_can_be_read(layout):
             assert figure.get_size_inches()[0] == pytest.approx(layout.width)
         for text in figure.findobj(matplotlib.text.Text):
             assert text.get_fontsize() >= 6 or not text.get_text(), (name, text)
-        renderer = FigureCanvasAgg(figure).get_renderer()
-        boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in figure.texts]
+        figure.set_dpi(200)  # as `save` writes it
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # labels are placed only then
+        renderer = canvas.get_renderer()
+        boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in written(figure)]
         for text, box in boxes:
             corners = [*box.min, *(figure.bbox.max - box.max)]
             assert min(corners) >= 0, (name, text)

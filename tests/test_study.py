@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from samples import agent_with, random_timestep
+from scipy import ndimage
 
 from benchmarks.reliability import damage
 from maskrl import evaluation
@@ -616,25 +617,27 @@ COLOURS = {
 
 @pytest.mark.parametrize("game", list(objects.FINDERS))
 def test_finders_on_real_frames(game):
-    """200 random steps: a thing found by memory has its own colour in its box, and not beside it.
+    """200 random steps: a thing found by memory has its own colour in its box, hardly around it.
 
     What is found by colour is checked against the memory where that knows it.
     """
     envs, rng = Environments(game, 1, 5, rgb=True), np.random.default_rng(0)
-    row, hits = envs.reset(), collections.defaultdict(list)
+    row, hits, around = envs.reset(), collections.defaultdict(list), collections.defaultdict(list)
     for _ in range(200):
         frame, ram = row.timestep.frame[0].transpose(1, 2, 0), row.ram[0]
         places, _ = objects.find(game, frame, ram)
         for kind, colour in COLOURS.get(game, {}).items():
             place = places[kind]
             if place.any():
-                hits[kind].append((frame[place] == colour).all(axis=-1).mean())
+                own = (frame == colour).all(axis=-1)
+                hits[kind].append(own[place].mean())
+                around[kind].append(
+                    own[ndimage.binary_dilation(place, iterations=8) & ~place].mean()
+                )
         if game == "SpaceInvaders" and places["cannon"].any():
             columns = np.flatnonzero(places["cannon"].any(axis=0))
             at = int(ram[MEMORY[game]["player-x"][0]])
             hits["cannon"].append(columns[0] <= at + 4 <= columns[-1] + 4 and len(columns) <= 12)
-        if game == "Seaquest":
-            hits["apart"].append(not (places["enemies"] & places["submarine"]).any())
         envs.send(rng.integers(envs.num_actions, size=1))
         row = envs.recv()
     envs.close()
@@ -642,3 +645,5 @@ def test_finders_on_real_frames(game):
     for kind, shares in hits.items():
         assert len(shares) > 20, kind
         assert np.median(shares) > 0.3, (kind, np.median(shares))
+    for kind, shares in around.items():
+        assert np.median(shares) < 0.1, (kind, np.median(shares))

@@ -7,6 +7,7 @@ No text is smaller than LEAST points.
 
 import dataclasses
 import functools
+import itertools
 import math
 import pathlib
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ _COLUMNS = 6  # frames side by side
 _WIDTH = 1.6  # of a frame: two dots of the PNG for each of its pixels
 _NARROW = 0.1  # of a gallery's frame: the least
 _SHAPE = 210 / 160  # a frame's height by its width
+_TICKS = 0.7  # left of a curve
 _LINE = 1.36 / 72  # of text: its height in inches for each point of its size
 _GREEN, _RED = "#1a8a3a", "#c0392b"
 
@@ -213,8 +215,8 @@ def value_figure(
         if layer:
             page.picture(x, y + grid.row, grid.frame, _masked(recording, layer, frame.index))
     y = grid.bottom + 0.2
-    axes = page.axes(page.margin + 0.45, y, page.width - 2 * page.margin - 0.45, curve)
-    _value_curve(axes, recording, chosen)
+    width = page.width - page.margin - _TICKS
+    _value_curve(page.axes(_TICKS, y, width, curve), recording, chosen, width, curve)
     if layer:
         page.scale(page.margin, y + curve + 0.8, layer, of)
     return page.figure
@@ -612,7 +614,22 @@ def _letter(number: int) -> str:
     return letter if number < 26 else _letter(number // 26 - 1) + letter
 
 
-def _value_curve(axes: Axes, recording: Recording, chosen: Sequence[Chosen]) -> None:
+def _apart(places: Sequence[float], gap: float, most: float) -> list[float]:
+    """The places, moved as little as keeps them `gap` apart and, if there is room, up to `most`."""
+    order = np.argsort(places, kind="stable")
+    moved = list(places)
+    for before, this in itertools.pairwise(order):
+        moved[this] = max(moved[this], moved[before] + gap)
+    after = most + gap
+    for this in reversed(order):
+        after = moved[this] = min(moved[this], after - gap)
+    return moved
+
+
+def _value_curve(
+    axes: Axes, recording: Recording, chosen: Sequence[Chosen], width: float, height: float
+) -> None:
+    """The curve on axes of this size, in inches; its words take 0.75 inches below it."""
     value, bounds = recording.value, boundaries(recording)
     axes.plot(value, color="black", linewidth=0.7)
     for kind, starts, line in (
@@ -624,20 +641,24 @@ def _value_curve(axes: Axes, recording: Recording, chosen: Sequence[Chosen]) -> 
             axes.axvline(t, color=_GREEN, linestyle=line, linewidth=1.1, label=label)
     low, high = float(value.min()), float(value.max())
     room = (high - low or 1) * 0.06
-    for number, frame in enumerate(chosen):
+    last = max(len(recording) - 1, 1)
+    letters = [_letter(number) for number in range(len(chosen))]
+    gap = max(_measure(letter, 9, "bold") for letter in letters) + 0.03
+    places = _apart([frame.index / last * width for frame in chosen], gap, width)
+    for frame, letter, place in zip(chosen, letters, places, strict=True):
         t = frame.index
         axes.plot(t, value[t], "o", color=_RED, markersize=4, clip_on=False, zorder=3)
-        above = axes.get_xaxis_transform()  # steps across, the axes' height upwards
         style = {"ha": "center", "size": 9, "weight": "bold", "color": _RED}
-        axes.text(t, 1.02, _letter(number), transform=above, **style)
-    axes.set_xlim(0, max(len(recording) - 1, 1))
+        axes.text(place / width, 1.02, letter, transform=axes.transAxes, **style)
+    axes.set_xlim(0, last)
     axes.set_ylim(low - room, high + room)
     axes.set_xlabel("agent step", size=8)
     axes.set_ylabel("state value", size=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     if bounds.stages or bounds.lives:
-        place = {"loc": "upper right", "bbox_to_anchor": (1, -0.13), "ncols": 2}
+        place = {"loc": "upper left", "bbox_to_anchor": (0, -0.42 / height)}
+        place["ncols"] = 2 if width > 2.6 else 1
         axes.legend(fontsize=8, frameon=False, borderaxespad=0, **place)
 
 

@@ -226,6 +226,7 @@ def _moments(recording: Recording, bounds: Boundaries) -> dict[str, Iterator[Cho
     calm = moving.copy()  # neither is a life about to end
     for moment in lives:
         calm[moment.before : moment.index] = False
+    ended = np.append(recording.life_start[1:], False)  # what comes then is the next opening's
 
     def best(kind: str, strength: np.ndarray, where: np.ndarray, words: Callable[[int], str]):
         steps = np.flatnonzero(where)
@@ -262,7 +263,7 @@ def _moments(recording: Recording, bounds: Boundaries) -> dict[str, Iterator[Cho
             lambda t: f"it goes better than foretold: advantage {gain[t]:+.2f}",
         ),
         "points": best(
-            *("points", np.abs(reward), reward != 0),
+            *("points", np.abs(reward), (reward != 0) & ~ended),
             lambda t: f"just before {reward[t]:+g} point{'' if abs(reward[t]) == 1 else 's'}",
         ),
         "mask": best(

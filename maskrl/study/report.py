@@ -296,7 +296,10 @@ def sanity_table(subjects: list[Subject]) -> Table:
         done = _chunks(subject.folder / "sanity")
         if not done:
             continue
-        game = np.concatenate([d["game"] for d in done])
+        games = {game for d in done for game in d["game"]}
+        # Frames of a chunk share the layers that were made anew: these differ more than frames do.
+        network = np.repeat(np.arange(len(done)), [len(d["game"]) for d in done])
+        sample = f"{len(network)} of {len(games)} games, {len(done)} networks"
         for target in TARGETS:
             alike = {
                 what: np.concatenate([d[f"{what}.{target}"] for d in done])
@@ -307,16 +310,16 @@ def sanity_table(subjects: list[Subject]) -> Table:
                     continue
                 for s, stage in enumerate(done[0]["stages"]):
                     numbers = (
-                        interval(measures.bootstrap(x[:, m, s], game)) for x in alike.values()
+                        interval(measures.bootstrap(x[:, m, s], network)) for x in alike.values()
                     )
-                    sample = f"{len(game)} of {len(set(game))} games"
                     words = METHODS[name].words
                     rows.append((subject.name, target, words, str(stage), sample, *numbers))
     return Table(
         "sanity",
         "Does the map depend on what was learnt?",
         "Rank correlation and structural similarity (SSIM) of a map with itself after layers were "
-        "made anew, cumulatively from the output to the input (Adebayo et al. 2018). A map that "
+        "made anew, cumulatively from the output to the input (Adebayo et al. 2018); intervals are "
+        "over the networks so made, 8 frames each (more: --sanity). A map that "
         "stays as it was does not depend on them. A mask is made below its branch's features and "
         "dense layer, so that these cannot change it: 1 there says nothing for it. Trivial maps "
         "do not depend on the network at all.",

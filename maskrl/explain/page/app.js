@@ -98,7 +98,6 @@ async function choose(chosen, wanted) {
   sights = new Sights(plays);
   const branches = new Set(recordings.flatMap((recording) => recording.branches));
   state.show ??= chosen.length > 1 ? ["policy", "value"] : ["game", "policy", "value"];
-  if (!branches.size) state.show = ["game"];
   if (!branches.has(state.branch)) state.branch = [...branches][0] ?? "policy";
   const last = timeline.length - 1;
   if (wanted === undefined) wanted = state.window;
@@ -147,8 +146,7 @@ function fewerCurves() {
 }
 
 function addShows(branches) {
-  const there = Object.keys(SHOWS).filter((name) => name === "game"
-    || (name === "both" ? branches.size > 1 : branches.has(name)));
+  const there = Object.keys(SHOWS).filter((name) => plays.some((play) => play.has(name)));
   element("show").replaceChildren(make("legend", {}, "Show"), ...there.map((name) => {
     const input = make("input", { type: "checkbox", name: "show", value: name });
     input.addEventListener("change", () => {
@@ -175,8 +173,10 @@ function addLegend() {
 
 /** Sets every control as the state says. */
 function showControls() {
-  for (const input of element("show").querySelectorAll("input")) {
-    input.checked = state.show.includes(input.value);
+  const shows = [...element("show").querySelectorAll("input")];
+  const bare = !shows.some(({ value }) => state.show.includes(value)); // no play has what is chosen
+  for (const input of shows) {
+    input.checked = bare ? input.value === "game" : state.show.includes(input.value);
   }
   for (const name of ["style", "scale", "branch", "order"]) element(name).value = state[name];
   element("strength").value = 100 * state.strength;
@@ -292,7 +292,8 @@ function addControls() {
   new ResizeObserver(() => timeline && set({})).observe(element("curves"));
   window.addEventListener("hashchange", () => {
     if (location.hash === addressing) return;
-    Object.assign(state, { brush: null, cell: null, sight: null });
+    const curves = usualCurves.split(","); // an address leaves out what is usual
+    Object.assign(state, { brush: null, cell: null, sight: null, notes: [], curves });
     open();
   });
 }

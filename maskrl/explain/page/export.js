@@ -69,9 +69,11 @@ function drawView(context) {
   Object.assign(context, { fillStyle: ink, textAlign: "left", font: "bold 14px system-ui" });
   context.fillText(`${document.title} · ${element("step").textContent}`, 12, 22, width - 24);
   let x = 12;
-  for (const play of plays) {
+  for (const [rank, play] of plays.entries()) {
     context.font = "bold 12px system-ui";
+    if (plays.length > 1) context.fillStyle = style.getPropertyValue(`--rank-${rank}`).trim();
     context.fillText(play.words(state.step), x, 40, play.shown.length * (wide + 12) - 12);
+    context.fillStyle = ink;
     for (const panel of play.shown) {
       context.font = "12px system-ui";
       const scales = panel.bars.map(({ low, high }) => `${low.textContent} to ${high.textContent}`);
@@ -82,6 +84,9 @@ function drawView(context) {
       x += wide + 12;
     }
   }
+  const lines = [...element("legend").querySelectorAll(".dotted, .dashed")].map((line) =>
+    `${line.className}: ${line.parentElement.textContent}`);
+  if (lines.length) context.fillText(lines.join(" · "), timeline.gutter, top + timeline.height + 14);
   return { size, top };
 }
 

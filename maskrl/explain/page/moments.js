@@ -80,6 +80,7 @@ class Moments {
         item: make("li", { className: kind }, main, pair) };
     });
     this.list.replaceChildren(...this.items.map(({ item }) => item));
+    this.marked = null;
     if (focused >= 0) this.items.at(Math.min(focused, this.items.length - 1))?.main.focus();
     this.drawThumbs();
   }
@@ -116,7 +117,8 @@ class Moments {
   mark(step) {
     const here = this.items.filter((item) => item.step === step);
     for (const item of this.items) item.main.ariaCurrent = here.includes(item) ? "step" : null;
-    if (here.length) this.list.scrollTop = here[0].item.offsetTop - 40;
+    if (here.length && step !== this.marked) this.list.scrollTop = here[0].item.offsetTop - 40;
+    this.marked = step; // it scrolls no more, whatever else is drawn
     return here.map(({ name, reason }) => ` · ${name}${reason}`).join("");
   }
 

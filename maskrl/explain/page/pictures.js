@@ -294,6 +294,11 @@ class Play {
     return Math.min(step, this.recording.length - 1);
   }
 
+  /** Whether there is such a picture of it. */
+  has(name) {
+    return this.panels.some((panel) => panel.name === name);
+  }
+
   show(settings) {
     const found = this.panels.filter(({ name }) => settings.show.includes(name));
     this.shown = found.length ? found : this.panels.slice(0, 1); // it may lack this mask

@@ -200,7 +200,7 @@ class Timeline {
   drawImage(context, { name, recording, top, height }) {
     const { branch, scaleOf } = this.settings, { array, rows } = IMAGES[name];
     const scales = name === "cells" ? Array(rows).fill(scaleOf[branch])
-      : recording.lookedAt[branch].map(({ most }) => ({ low: 0, high: most || 1 }));
+      : header.sights.map((_, sight) => ({ low: 0, high: this.most(sight) || 1 }));
     const [from, to] = this.window, numbers = recording[array(branch)];
     const columns = Math.max(1, Math.min(Math.round(this.width), to - from + 1));
     const image = new ImageData(columns, rows), out = image.data;
@@ -236,10 +236,16 @@ class Timeline {
     context.globalAlpha = 1;
   }
 
+  /** The greatest share of the mask on a sight: of all plays, which share one scale. */
+  most(sight) {
+    const { branch } = this.settings;
+    return Math.max(...this.recordings.map((r) => r.lookedAt?.[branch]?.[sight].most ?? 0));
+  }
+
   /** How much of the mask lies on a sight, from 0 to its most, filled. */
   drawShare(context, { recording, top, height }, sight) {
     const { branch } = this.settings, shares = recording[`${branch}-sights`];
-    const { most } = recording.lookedAt[branch][sight], rows = header.sights.length;
+    const most = this.most(sight), rows = header.sights.length;
     const [from, to] = [this.window[0], Math.min(this.window[1], recording.length - 1)];
     context.fillStyle = this.colours.card;
     context.fillRect(this.gutter - 3, top + 1, this.width + RIGHT, height - 1);
@@ -248,7 +254,8 @@ class Timeline {
     context.beginPath();
     for (let column = 0; column < this.width; column++) {
       const at = (x) => from + (x / this.width) * (this.window[1] - from);
-      const first = Math.round(at(column)), last = Math.max(Math.round(at(column + 1)), first + 1);
+      const first = Math.round(at(column)); // the last column has the window's last step
+      const last = column + 1 < this.width ? Math.max(Math.round(at(column + 1)), first + 1) : to + 1;
       if (first > to) break;
       let sum = 0, count = 0;
       for (let step = first; step < Math.min(last, to + 1); step++, count++) {
@@ -291,7 +298,8 @@ class Timeline {
     } else {
       for (let column = 0; column < this.width; column++) {
         const first = Math.round(from + column * dense);
-        const last = Math.min(Math.round(from + (column + 1) * dense), to + 1);
+        const last = column + 1 < this.width // the last column has the window's last step
+          ? Math.min(Math.round(from + (column + 1) * dense), to + 1) : to + 1;
         let low = Infinity, high = -Infinity;
         for (let step = first; step < last; step++) {
           const value = band.at(recording, step);
@@ -366,8 +374,7 @@ class Timeline {
         context.fillText(percent(share / 65535), this.gutter - 8, top + 12);
         context.textAlign = "left";
         context.fillStyle = this.colours.faint;
-        const { most } = recording.lookedAt[this.settings.branch][sight];
-        context.fillText(percent(most), this.gutter + this.width + 6, top + 11);
+        context.fillText(percent(this.most(sight)), this.gutter + this.width + 6, top + 11);
         continue;
       }
       if (!band.at) {

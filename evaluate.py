@@ -197,7 +197,7 @@ def how(args: argparse.Namespace, mode: str, seed: int, branch: str) -> How:
 def evaluate(args: argparse.Namespace) -> None:
     """Plays, prints the scores, and writes them."""
     agent, params, info = find_agent(args)
-    output = args.output or free_name(
+    output = args.output or files.free_name(
         RESULTS / f"{info.game}-{info.mask}-{args.mode}-{info.agent_steps}-seed{args.seed}.json"
     )
     files.check_writable(output)
@@ -215,7 +215,7 @@ def evaluate(args: argparse.Namespace) -> None:
     result = evaluation.result(info, plan, games)
     result |= {"mode": args.mode, "precision": args.precision}
     if not args.output:
-        output = free_name(output)  # another evaluation may have taken it meanwhile
+        output = files.free_name(output)  # another evaluation may have taken it meanwhile
     files.write(output, json.dumps(result) + "\n")
     columns = ("game", "mask", "mode", "episodes", "max", "mean", "std", "median")
     cells = [f"{x:.1f}" if isinstance(x := result[c], float) else str(x) for c in columns]
@@ -229,7 +229,7 @@ def explain(args: argparse.Namespace) -> None:
     missing = [b for b in ("policy", "value") if args.branch == b and not info.has_mask(b)]
     if missing or info.mask == "none":
         raise UserError(f"this agent (mask {info.mask}) has no {(missing or ['any'])[0]} mask")
-    folder = args.output or free_name(
+    folder = args.output or files.free_name(
         RESULTS / f"{info.game}-{info.mask}-explain-{info.agent_steps}"
     )
     files.check_writable(folder / "recording.npz")
@@ -283,12 +283,6 @@ def table(args: argparse.Namespace) -> None:
     print(tables.text(results, greedy))
     for path in written:
         print(f"written: {path}")
-
-
-def free_name(path: pathlib.Path) -> pathlib.Path:
-    """The path, or with a number behind it if there is such a file: nothing is overwritten."""
-    candidates = (path.with_stem(f"{path.stem}-{n}") for n in range(2, 10_000))
-    return path if not path.exists() else next(p for p in candidates if not p.exists())
 
 
 def study(args: argparse.Namespace) -> None:

@@ -28,6 +28,8 @@ class Archive:
         self._run, self._config, self._spec = run, config, spec
         self._checkpointer = Checkpointer(run)
         self._failed: SaveError | None = None  # why the newest save failed
+        self._best: float | None = None  # the best agent's score, once it has been asked for
+        self._unwritten: tuple[Params, AgentInfo] | None = None  # the best agent, if not on disk
 
     def prepare(self) -> None:
         """Makes the folder of the checkpoints, or removes what interrupted saves left in it."""
@@ -62,7 +64,8 @@ class Archive:
         return "there is no checkpoint" if step is None else f"the newest checkpoint is step {step}"
 
     def save(self, state: RunState, say: Say) -> bool:
-        """Returns whether everything is on disk; if not, that is said."""
+        """Returns whether everything is on disk, the best agent, too; if not, that is said."""
+        self._write_best(say)
         params, training = to_tree(state)
         agent_steps = int(state.counters["agent_steps"])
         try:
@@ -72,22 +75,32 @@ class Archive:
             say(f"{error}; {self.newest}")
             return False
         self._failed = None
-        return True
+        return self._unwritten is None
 
     def check(self) -> None:
-        """Raises SaveError if the newest save failed."""
+        """Raises SaveError if the newest save failed, or the best agent is not on disk."""
         if self._failed is not None:
             raise SaveError(f"the last save failed: {self._failed}")
+        if self._unwritten is not None:
+            raise SaveError("the last save failed: the best agent could not be written")
 
     def keep_best(self, params: Params, agent_steps: int, score: float, say: Say) -> None:
-        """Replaces the best agent, if this one's score is better than the one on disk."""
-        folder = self._run / checkpoint.BEST
-        best = checkpoint.score_of(folder)
-        if best is None or score > best:
-            try:
-                checkpoint.save_agent(folder, params, self._info(agent_steps, score))
-            except SaveError as error:
-                say(str(error))
+        """Replaces the best agent, if this one's score is better; `save` tries again."""
+        if self._best is None:
+            self._best = checkpoint.score_of(self._run / checkpoint.BEST)
+        if self._best is None or score > self._best:
+            self._best, self._unwritten = score, (params, self._info(agent_steps, score))
+            self._write_best(say)
+
+    def _write_best(self, say: Say) -> None:
+        if self._unwritten is None:
+            return
+        try:
+            checkpoint.save_agent(self._run / checkpoint.BEST, *self._unwritten)
+        except SaveError as error:
+            say(str(error))
+        else:
+            self._unwritten = None
 
     def _info(self, agent_steps: int, score: float | None = None) -> AgentInfo:
         origin = self._config.origin and name_of(pathlib.Path(self._config.origin))

@@ -509,7 +509,10 @@ def _first_line(error: Exception) -> str:
 
 
 def _any(folder: pathlib.Path) -> bool:
-    return next(folder.iterdir(), None) is not None
+    try:
+        return next(folder.iterdir(), None) is not None
+    except FileNotFoundError:  # an old checkpoint, which is being removed
+        return False
 
 
 def seal(folder: pathlib.Path) -> None:

@@ -82,7 +82,9 @@ class Config:
     learning_rate: float = setting(
         1e-4, "of the shared AMSGrad, for one actor's update", low=0, high=1.0
     )
-    adam_eps: float = setting(1e-3, "added to the second moment's root, likewise", low=0, high=1.0)
+    adam_eps: float = setting(
+        1e-3, "added to the second moment's root, likewise", low=1e-12, high=1.0
+    )
     max_gradient_norm: float = setting(
         40.0,
         "length to which longer gradients are cut; 0: never, as the paper's; AMSGrad then remembers"

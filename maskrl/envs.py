@@ -142,7 +142,8 @@ class Environments:
       threads: that step the environments, at most B.
 
     Raises:
-      Fault (every method): EnvPool failed, or has not answered for a minute.
+      Fault (every method): EnvPool failed, or has not answered for a minute; at the start for as
+        many seconds as there are environments, if these are more.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class Environments:
         # EnvPool waits in C++, for ever: it does so in a thread of its own.
         self._waiter = concurrent.futures.ThreadPoolExecutor(1, "envpool")
         self._lost = False
+        self._begun = False
         self.num_envs = num_envs
         self._pool = self._answer(
             envpool.make,
@@ -184,6 +186,7 @@ class Environments:
     def reset(self) -> Row:
         """New games everywhere; every row is a first."""
         frame, info = self._answer(self._pool.reset)
+        self._begun = True
         self._done[:] = False
         flags = np.zeros(self.num_envs, bool)
         timestep = TimeStep(
@@ -206,13 +209,15 @@ class Environments:
     def _answer(self, ask: Callable, *args: Any, **kwargs: Any) -> Any:
         """What EnvPool returns."""
         answer = self._waiter.submit(ask, *args, **kwargs)
+        # Many environments take long to make.
+        patience = STALL_SECONDS if self._begun else max(STALL_SECONDS, self.num_envs)
         # Bit by bit: a process that stood still for a while (Ctrl-Z) has lost one bit of the time.
         for _ in range(60):
-            if concurrent.futures.wait([answer], STALL_SECONDS / 60).done:
+            if concurrent.futures.wait([answer], patience / 60).done:
                 break
         else:
             self._lost = True
-            raise Fault(f"{self._what}: no answer for {STALL_SECONDS} s")
+            raise Fault(f"{self._what}: no answer for {patience} s")
         try:
             return answer.result()
         except Exception as error:

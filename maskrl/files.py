@@ -123,6 +123,12 @@ def check_new(path: pathlib.Path | None) -> None:
         raise UserError(f"{path} exists: name another")
 
 
+def free_name(path: pathlib.Path) -> pathlib.Path:
+    """The path, or with a number behind it if there is such a file: nothing is overwritten."""
+    candidates = (path.with_stem(f"{path.stem}-{n}") for n in range(2, 10_000))
+    return path if not path.exists() else next(p for p in candidates if not p.exists())
+
+
 def check_writable(path: pathlib.Path) -> None:
     """Raises UserError now, and not after hours, if the file cannot be written."""
     try:

@@ -79,6 +79,8 @@ def _reach(coordinator: str, wait: bool) -> None:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=JOIN_SECONDS).close()
             return
+        except UnicodeError as error:
+            raise UserError(f"--coordinator {coordinator}: {error}") from error
         except OSError as error:
             if time.monotonic() > deadline:
                 raise UserError(f"cannot reach the coordinator {coordinator}: {error}") from error

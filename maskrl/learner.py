@@ -218,7 +218,7 @@ def make_update(agent: Agent, config: Config, devices: Devices) -> Callable:
         # An accelerator takes whole unrolls, of many actors at a time; a CPU one after the other,
         # whose rows stay in a core's cache, and in stretches, so that of two lives in an unroll the
         # short one costs half.
-        stretch, at_once = steps, min(AT_ONCE, actors // here)
+        stretch, at_once = steps, min(max(AT_ONCE // here, 1), actors // here)
         if jax.default_backend() == "cpu":
             at_once = None
             if trajectory.saved is not None:  # else nobody knows the carry in between

@@ -88,14 +88,13 @@ class Logger:
         self._failing = False
         try:
             if damaged:
-                copy = folder / "metrics.damaged.csv"
+                copy = files.free_name(folder / "metrics.damaged.csv")
                 shutil.copyfile(self._path, copy)
                 print(f"{self._path}: {damaged} damaged rows are dropped ({copy} has them)")
             elif not kept and self._path.exists() and self._path.read_bytes().count(b"\n") > 1:
-                copy = folder / "metrics.before.csv"
-                if not copy.exists():
-                    shutil.copyfile(self._path, copy)
-                    print(f"{self._path} begins anew ({copy} has what was in it)")
+                copy = files.free_name(folder / "metrics.before.csv")
+                shutil.copyfile(self._path, copy)
+                print(f"{self._path} begins anew ({copy} has what was in it)")
             files.write(self._path, stream.getvalue())
             self._size = self._path.stat().st_size  # bytes, of whole rows
             # Not tensorboardX's `SummaryWriter`: its queue blocks for ever once its thread has

@@ -154,20 +154,35 @@ def trials(results: list[dict[str, Any]], limit: int) -> list[Trial]:
     inverts the policy's mask: other results have no place in its tables.
     """
     found: dict[tuple, dict[str, dict[str, Any]]] = {}
-    lineages: dict[tuple, str] = {}
+    lineages: dict[tuple, str] = {_who(r): r[AGENT] for r in results if r.get(AGENT)}
+    # A user's runs may have the names of those that the project's agents come from.
+    began_with = dict(_run(result) for result in results if _who(result) not in lineages)
     for result in results:
         if result["max_episode_steps"] != limit or result["sample"]:
             continue
         if result["mode"] not in ("normal", "random") and result["branch"] != "policy":
             continue
-        who = tuple(result[key] for key in ("game", "mask", "source", "agent_steps"))
+        who = _who(result)
         known = found.setdefault(who, {})
-        run, _, origin = result["source"].removeprefix(RUN).partition(BEGAN_WITH)
-        lineages[who] = result.get(AGENT) or lineages.get(who) or origin or run
+        if who not in lineages:
+            (root, origin), left = _run(result), dict(began_with)
+            while origin:  # each link once: names may make a circle
+                root, origin = origin, left.pop(origin, "")
+            lineages[who] = root
         before = known.get(result["mode"])
         if before is None or result["episodes"] > before["episodes"]:
             known[result["mode"]] = result
     return [Trial(*who, lineages[who], known) for who, known in found.items()]
+
+
+def _who(result: dict[str, Any]) -> tuple:
+    return tuple(result[key] for key in ("game", "mask", "source", "agent_steps"))
+
+
+def _run(result: dict[str, Any]) -> tuple[str, str]:
+    """The run that a result's agent comes from, and the agent that it began with, if any."""
+    run, _, origin = result["source"].removeprefix(RUN).partition(BEGAN_WITH)
+    return run, origin
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -111,7 +111,8 @@ class Trainer:
                 if answering:
                     self.a3c.close()
             logger.close()
-            hosts.from_first(lambda: self.archive.check())
+            if finite:  # else that is what is to be said
+                hosts.from_first(lambda: self.archive.check())
 
     def stop(self) -> None:
         """Asks for a KeyboardInterrupt at the next tick that all hosts agree on."""

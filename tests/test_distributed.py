@@ -278,6 +278,7 @@ def test_a_signal_to_one_host_stops_all(tmp_path, two_hosts, number, to):
         (["--coordinator=localhost:1"], "--coordinator, --processes and --process go together"),
         (joining(1, 2), "--process 2 is not one of --processes 2"),
         (["--coordinator=here", "--processes=2", "--process=0"], "must be HOST:PORT"),
+        (["--coordinator=a..b:1", "--processes=2", "--process=1"], "--coordinator a..b:1: "),
         (joining(1, 1), "cannot reach the coordinator localhost:1"),
         (["--distributed"], "no cluster here"),
     ],

@@ -26,7 +26,7 @@ from test_recording import sample
 
 import train
 from benchmarks.reliability import damage, processes
-from maskrl import checkpoint, config, envs, loggers, recording
+from maskrl import checkpoint, config, envs, loggers, recording, run_state
 from maskrl.archive import Archive
 from maskrl.errors import Fault, UserError
 from maskrl.training import Trainer, agent_of
@@ -201,6 +201,31 @@ def test_a_size_limit_ends_in_one_line(saved, tmp_path, limit, caplog):
     assert caplog.records == []
 
 
+def test_a_best_agent_that_cannot_be_written_is_tried_again(saved, tmp_path, monkeypatch):
+    """It is not forgotten, and no worse one takes its place meanwhile."""
+    run = copy(saved, tmp_path)
+    _, params, _ = checkpoint.load_agent(run / "best")
+    settings = config.read(run / "config.json")
+    archive, said = Archive(run, settings, agent_of(settings).spec), []
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write", full)
+        archive.keep_best(params, 7, 999.0, said.append)
+    assert "No space left" in said[0]
+    with pytest.raises(Fault, match="the best agent could not be written"):
+        archive.check()
+    archive.keep_best(params, 8, 500.0, said.append)
+    assert checkpoint.load_agent(run / "best")[2].score == 0
+    state = run_state.fresh(agent_of(settings), settings, jax.random.PRNGKey(0))
+    assert archive.save(state, said.append)
+    archive.check()
+    assert checkpoint.load_agent(run / "best")[2].score == 999
+    assert len(said) == 1
+
+
 def test_a_checkpoint_that_cannot_be_put_aside(saved, tmp_path, monkeypatch):
     """One line, where the folder of a damaged checkpoint cannot be renamed."""
     run = copy(saved, tmp_path)
@@ -311,6 +336,13 @@ def test_a_log_that_begins_anew_is_kept(tmp_path):
         loggers.Logger(tmp_path, 0, 100).close()
         assert (tmp_path / "metrics.before.csv").read_text() == before
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 1
+    log = loggers.Logger(tmp_path, 0, 100)
+    log.row({"agent_steps": 70, "score_mean": 5.0})
+    log.close()
+    again = (tmp_path / "metrics.csv").read_text()
+    loggers.Logger(tmp_path, 0, 100).close()
+    assert (tmp_path / "metrics.before.csv").read_text() == before
+    assert (tmp_path / "metrics.before-2.csv").read_text() == again
 
 
 def test_rows_wait_for_the_disk(tmp_path, monkeypatch):

@@ -248,7 +248,7 @@ TRAIN = [
     (["--actors-per-group", "100000000"], "--actors-per-group"),
     (["--run-dir", "runs/" + "x" * 300], "cannot make"),
     (["--learning-rate", "nan"], "--learning-rate"),
-    (["--adam-eps", "-1"], "--adam-eps"),
+    (["--adam-eps", "0"], "--adam-eps 0.0: must be at least 1e-12"),
     (["--discount", "1.5"], "--discount"),
     (["--gae-lambda", "-0.5"], "--gae-lambda"),
     (["--entropy-cost", "nan"], "--entropy-cost"),

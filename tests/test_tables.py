@@ -117,6 +117,13 @@ def test_an_agent_that_goes_on_from_another_is_no_second_trial():
     ]
     best = line(results, 1, "Mask A3C")
     assert (best.trials, best.agent_steps, best.ours[1]) == (1, 2, 90)
+    for n, (run, origin) in enumerate(("cb", "dc", "ed"), 3):
+        source = f"maskrl, run {run}, from {origin}"
+        results.append(result("normal", 80.0, source=source, agent_steps=n))
+    best = line(results, 1, "Mask A3C")
+    assert (best.trials, best.agent_steps, best.ours[1]) == (1, 5, 80)
+    results.append(result("normal", 70.0, source="maskrl, run a, from e", agent_steps=6))
+    assert line(results, 1, "Mask A3C").trials >= 1  # a name that was used twice: no endless walk
 
 
 def test_a_run_is_a_trial_beside_the_agent_whose_run_had_the_same_name():

@@ -232,6 +232,7 @@ def test_stopping_the_command(trainer, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("signals")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a core for each of two runs")
 def test_a_log_that_cannot_be_written(trainer, monkeypatch, capsys):
     """One line; what goes on already is asked to end."""
     path = listed(trainer, "--game Pong --steps 1000", "--game Pong --seed 1 --steps 1000")

@@ -27,9 +27,9 @@ from maskrl.explain.overlay import LIGHT, Drawn, Layer, Scale, difference_scale,
 from maskrl.explain.video import mask_name, title
 from maskrl.recording import Recording
 
-CONSECUTIVE = 15  # frames, as in the paper's Figures 13 to 18
 matplotlib.rcParams["text.parse_math"] = False  # a name with a $ is no mathematics
 
+CONSECUTIVE = 15  # frames, as in the paper's Figures 13 to 18
 LEAST = 6.0  # points: journals' smallest text
 NARROWEST, WIDEST = 2.5, 40.0  # inches that a figure may be asked to be wide
 

@@ -428,8 +428,7 @@ def main(argv: list[str] | None = None) -> int:
     with exit_on_user_error("benchmarks"):
         args = parser.parse_args(argv)
         if args.output:
-            files.check_new(args.output)
-            files.check_writable(args.output)
+            files.check_output(args.output)
         said = {name for name, value in vars(args).items() if value != parser.get_default(name)}
         for mode in TAKES.keys() & said:
             if other := said - {mode} - TAKES[mode]:

@@ -48,8 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--output", type=pathlib.Path, required=True)
     with exit_on_user_error("benchmarks.updates"):
         args = parser.parse_args(argv)
-        files.check_new(args.output)
-        files.check_writable(args.output)
+        files.check_output(args.output)
         common = [f"--game={args.game}", f"--steps={args.steps}", f"--precision={args.precision}"]
         moved = {
             name: [

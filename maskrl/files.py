@@ -142,6 +142,12 @@ def check_writable(path: pathlib.Path) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
+def check_output(path: pathlib.Path) -> None:
+    """Raises UserError unless the file is new, and can be written."""
+    check_new(path)
+    check_writable(path)
+
+
 def read_json(path: pathlib.Path) -> Any:
     """What a JSON file holds.
 

@@ -359,8 +359,7 @@ def main(argv: list[str] | None = None) -> int:
     with exit_on_user_error("maskrl.reaction"):
         args = parser.parse_args(argv)
         for kind in ("png", "pdf"):
-            files.check_new(pathlib.Path(f"{args.output}.{kind}"))
-            files.check_writable(pathlib.Path(f"{args.output}.{kind}"))
+            files.check_output(pathlib.Path(f"{args.output}.{kind}"))
         agent, params, info = checkpoint.load_agent(args.agent)
         if args.way == "screen":
             game = recording.read(args.recording)

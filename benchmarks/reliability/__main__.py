@@ -120,10 +120,9 @@ def main(argv: list[str] | None = None) -> int:
         if args.cases < 1 or not args.minutes > 0:
             raise UserError("--cases and --minutes must be more than 0")
         if args.output:
-            files.check_new(args.output)
+            files.check_output(args.output)
             if args.attack == "soak":
-                files.check_new(args.output.with_suffix(".png"))
-            files.check_writable(args.output)
+                files.check_output(args.output.with_suffix(".png"))
         with tempfile.TemporaryDirectory() as folder:
             try:
                 return attack(args, pathlib.Path(folder))

@@ -64,6 +64,14 @@ class Timeline {
     return clamp(Math.round(from + ((x - this.gutter) / this.width) * (to - from)), from, to);
   }
 
+  /** The steps [first, last) of a pixel's column, one at least; the last column has the last one. */
+  stepsOf(column) {
+    const [from, to] = this.window, dense = (to - from) / this.width;
+    const first = Math.round(from + column * dense);
+    if (column + 1 >= this.width) return [first, to + 1];
+    return [first, Math.max(Math.round(from + (column + 1) * dense), first + 1)];
+  }
+
   place(event) {
     const box = this.canvas.getBoundingClientRect();
     const [x, y] = [event.clientX - box.left, event.clientY - box.top];
@@ -246,16 +254,14 @@ class Timeline {
   drawShare(context, { recording, top, height }, sight) {
     const { branch } = this.settings, shares = recording[`${branch}-sights`];
     const most = this.most(sight), rows = header.sights.length;
-    const [from, to] = [this.window[0], Math.min(this.window[1], recording.length - 1)];
+    const to = Math.min(this.window[1], recording.length - 1);
     context.fillStyle = this.colours.card;
     context.fillRect(this.gutter - 3, top + 1, this.width + RIGHT, height - 1);
     context.strokeStyle = this.colours[`rank-${this.recordings.indexOf(recording)}`];
     context.lineWidth = 1;
     context.beginPath();
     for (let column = 0; column < this.width; column++) {
-      const at = (x) => from + (x / this.width) * (this.window[1] - from);
-      const first = Math.round(at(column)); // the last column has the window's last step
-      const last = column + 1 < this.width ? Math.max(Math.round(at(column + 1)), first + 1) : to + 1;
+      const [first, last] = this.stepsOf(column);
       if (first > to) break;
       let sum = 0, count = 0;
       for (let step = first; step < Math.min(last, to + 1); step++, count++) {
@@ -297,11 +303,9 @@ class Timeline {
       }
     } else {
       for (let column = 0; column < this.width; column++) {
-        const first = Math.round(from + column * dense);
-        const last = column + 1 < this.width // the last column has the window's last step
-          ? Math.min(Math.round(from + (column + 1) * dense), to + 1) : to + 1;
+        const [first, last] = this.stepsOf(column);
         let low = Infinity, high = -Infinity;
-        for (let step = first; step < last; step++) {
+        for (let step = first; step < Math.min(last, to + 1); step++) {
           const value = band.at(recording, step);
           if (value < low) low = value;
           if (value > high) high = value;
